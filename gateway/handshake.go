@@ -80,7 +80,8 @@ func TLSConfig(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error),
 // Serve accepts connections until ctx ends and calls serve for each, on a goroutine of its own that has a small stack:
 // the handshake ran on another. With config nil the connections are plain. A connection comes with its read and write
 // deadline set to Options.Within after accept; serve moves it once the peer has said who it is, and closes the
-// connection. serve has to return soon after ctx ends.
+// connection. serve has to return soon after ctx ends. Writing to a connection never waits for the peer: what its socket
+// does not take is kept, and a peer that leaves too much unread is cut off with ErrNotReading.
 //
 // Serve closes l and returns when all that it started has ended: nil after ctx ended, else why accepting failed.
 func (g *Gate) Serve(ctx context.Context, l net.Listener, config *tls.Config, serve func(context.Context, net.Conn)) error {
@@ -103,6 +104,7 @@ func (g *Gate) Serve(ctx context.Context, l net.Listener, config *tls.Config, se
 			return &tandem.Error{Op: "accept connections", Kind: tandem.Internal, On: l.Addr().String(), Err: err}
 		}
 		_ = conn.SetDeadline(g.options.Now().Add(g.options.Within))
+		conn = prompt(conn)
 		if config == nil {
 			group.Go(func() { serve(ctx, conn) })
 			continue
