@@ -1,0 +1,10 @@
+package region
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+func setChild(cmd *exec.Cmd, own bool) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: own, Pdeathsig: syscall.SIGKILL}
+}
