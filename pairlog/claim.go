@@ -31,7 +31,11 @@ func ReadPen(ctx context.Context, dir directory.Store, hub tandem.HubID) (Pen, d
 
 // A Claim is a pen that somebody wants, and what he saw when he decided so.
 type Claim struct {
-	Pen            Pen                // State is set to claimed
+	Pen Pen // State is set to claimed, or open with Open
+	// Open skips the claimed state: for who has the whole chain, so that nothing can be gained by taking the claim back.
+	Open bool
+	// From is the epoch of the pen that was read with PenRevision; when 0 it is read again here.
+	From           tandem.Epoch
 	PenRevision    directory.Revision // of the pen as read; 0: the hub's first
 	InSyncRevision directory.Revision // of the in-sync set as read; 0: there is none
 	InSync         *InSyncSet         // what the set becomes with the claim; nil leaves it
@@ -44,6 +48,12 @@ type Claim struct {
 // Timeout means unknown: read the pen again and compare.
 func ClaimPen(ctx context.Context, dir directory.Store, c Claim) (Pen, directory.Revision, error) {
 	c.Pen.State = PenClaimed
+	if c.Open {
+		c.Pen.State = PenOpen
+	}
+	if c.From >= c.Pen.Epoch {
+		return Pen{}, 0, fmt.Errorf("hub %s is at epoch %d: %w", c.Pen.Hub, c.From, ErrClaimLost)
+	}
 	if n := len(c.Pen.Forks); c.Pen.Epoch == 0 || n > 0 && (c.Pen.Forks[n-1].Epoch != c.Pen.Epoch || c.Pen.Forks[n-1].Fork != c.Pen.Fork) {
 		return Pen{}, 0, &tandem.Error{Op: "claim the pen", Kind: tandem.Invalid, On: string(c.Pen.Hub), Err: errors.New("the last of the forks is not the pen's own")}
 	}
@@ -58,7 +68,7 @@ func ClaimPen(ctx context.Context, dir directory.Store, c Claim) (Pen, directory
 		},
 		Then: []directory.Change{{Key: directory.PenKey(c.Pen.Hub), Value: value}},
 	}
-	if c.PenRevision != 0 { // an epoch is never used twice and never falls
+	if c.PenRevision != 0 && c.From == 0 { // an epoch is never used twice and never falls
 		old, rev, err := ReadPen(ctx, dir, c.Pen.Hub)
 		if err != nil {
 			return Pen{}, 0, err
