@@ -1,0 +1,200 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"tandem"
+)
+
+// An Operation is a long change with its steps, as /tandem/operations shows it.
+type Operation struct {
+	ID     string          `json:"id"`
+	Kind   string          `json:"kind"`
+	Hub    string          `json:"hub"`
+	Status string          `json:"status"`
+	Start  time.Time       `json:"start"`
+	End    time.Time       `json:"end"`
+	Steps  []Step          `json:"steps"`
+	Report json.RawMessage `json:"report,omitempty"`
+	Error  *OperationError `json:"error,omitempty"`
+}
+
+// OperationError is why an operation failed.
+type OperationError struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// A Step is one recorded part of an operation.
+type Step struct {
+	Name    string    `json:"name"`
+	Status  string    `json:"status"`
+	Start   time.Time `json:"start"`
+	End     time.Time `json:"end"`
+	Details string    `json:"details"`
+}
+
+// UnmarshalJSON takes details as text or as any other value.
+func (s *Step) UnmarshalJSON(text []byte) error {
+	type plain Step
+	raw := struct {
+		*plain
+		Details json.RawMessage `json:"details"`
+	}{plain: (*plain)(s)}
+	if err := json.Unmarshal(text, &raw); err != nil {
+		return err
+	}
+	if json.Unmarshal(raw.Details, &s.Details) != nil {
+		s.Details = string(raw.Details)
+	}
+	return nil
+}
+
+// Running reports whether the operation has not ended.
+func (o *Operation) Running() bool {
+	switch strings.ToLower(o.Status) {
+	case "succeeded", "failed", "canceled", "cancelled", "superseded", "done":
+		return false
+	}
+	return o.End.IsZero()
+}
+
+// Failed reports whether the operation ended without doing what it was for.
+func (o *Operation) Failed() bool {
+	return !o.Running() && (o.Error != nil || !strings.EqualFold(o.Status, "succeeded") && !strings.EqualFold(o.Status, "done"))
+}
+
+// A Move asks for a hub's pen to be moved.
+type Move struct {
+	To         string `json:"to,omitempty"` // empty: the other region
+	Forced     bool   `json:"forced"`
+	AcceptLoss bool   `json:"acceptLoss"`
+	DryRun     bool   `json:"dryRun"`
+}
+
+// Failover starts a move and returns its operation, or with DryRun the answer to what it would do.
+func (c *Client) Failover(ctx context.Context, hub string, m Move) (Operation, json.RawMessage, error) {
+	var raw json.RawMessage
+	var o Operation
+	_, err := c.Do(ctx, Request{Op: "fail over", Method: http.MethodPost, Path: "/tandem/hubs/" + url.PathEscape(hub) + "/failover", In: m, Out: &raw})
+	if err != nil || m.DryRun {
+		return o, raw, err
+	}
+	return o, raw, decode("fail over", raw, &o)
+}
+
+// Forecast says what a move would cost now.
+func (c *Client) Forecast(ctx context.Context, hub string, m Move) (json.RawMessage, error) {
+	query := url.Values{}
+	if m.To != "" {
+		query.Set("to", m.To)
+	}
+	if m.Forced {
+		query.Set("forced", "true")
+	}
+	return c.raw(ctx, "forecast the failover", "/tandem/hubs/"+url.PathEscape(hub)+"/forecast?"+query.Encode())
+}
+
+// Operation returns one operation as it is now.
+func (c *Client) Operation(ctx context.Context, id string) (o Operation, raw json.RawMessage, err error) {
+	const op = "show the operation"
+	if raw, err = c.raw(ctx, op, "/tandem/operations/"+url.PathEscape(id)); err != nil {
+		return o, nil, err
+	}
+	return o, raw, decode(op, raw, &o)
+}
+
+// Operations lists operations, of one hub or (empty) of all.
+func (c *Client) Operations(ctx context.Context, hub string) (list []Operation, raw json.RawMessage, err error) {
+	const op = "list the operations"
+	path := "/tandem/operations"
+	if hub != "" {
+		path += "?hub=" + url.QueryEscape(hub)
+	}
+	if raw, err = c.raw(ctx, op, path); err != nil {
+		return nil, nil, err
+	}
+	var page struct{ Value []Operation }
+	err = decode(op, raw, &page)
+	return page.Value, raw, err
+}
+
+// Follow polls an operation until it has ended and calls changed whenever it looks different. A region that goes dark
+// meanwhile does not end it: it is asked again, anywhere, until ctx ends.
+func (c *Client) Follow(ctx context.Context, id string, changed func(Operation)) (Operation, json.RawMessage, error) {
+	last := ""
+	for {
+		o, raw, err := c.Operation(ctx, id)
+		if err == nil {
+			if text := string(raw); text != last {
+				last = text
+				changed(o)
+			}
+			if !o.Running() {
+				return o, raw, nil
+			}
+		} else if !tandem.KindOf(err).Retriable() {
+			return o, raw, err
+		}
+		if sleep(ctx, 100*time.Millisecond) != nil {
+			return o, raw, &tandem.Error{Op: "follow the operation", Kind: tandem.Timeout, On: id, Err: context.Cause(ctx),
+				Hint: "it goes on; see `tandem failover show " + id + "`"}
+		}
+	}
+}
+
+// Region is one region as /tandem/regions shows it.
+type Region struct {
+	Name             string   `json:"name"`
+	Display          string   `json:"display"`
+	Self             bool     `json:"self"`
+	Alive            bool     `json:"alive"`
+	Nodes            any      `json:"nodes"`
+	Hubs             []string `json:"hubs"`
+	LagItems         int64    `json:"lagItems"`
+	LagSeconds       float64  `json:"lagSeconds"`
+	Directory        string   `json:"directory"`
+	OneMoreLossStops bool     `json:"oneMoreLossStops"`
+}
+
+// Regions lists the regions as the one that answers sees them.
+func (c *Client) Regions(ctx context.Context) (list []Region, raw json.RawMessage, err error) {
+	const op = "list the regions"
+	if raw, err = c.raw(ctx, op, "/tandem/regions"); err != nil {
+		return nil, nil, err
+	}
+	var page struct{ Value []Region }
+	err = decode(op, raw, &page)
+	return page.Value, raw, err
+}
+
+// Receipts lists a hub's loss receipts, newest first.
+func (c *Client) Receipts(ctx context.Context, hub string) (json.RawMessage, error) {
+	return c.raw(ctx, "list the receipts", "/tandem/hubs/"+url.PathEscape(hub)+"/receipts")
+}
+
+// Receipt returns one loss receipt.
+func (c *Client) Receipt(ctx context.Context, id string) (json.RawMessage, error) {
+	return c.raw(ctx, "show the receipt", "/tandem/receipts/"+url.PathEscape(id))
+}
+
+// CloseReceipt declares the stranded items of a receipt gone for good.
+func (c *Client) CloseReceipt(ctx context.Context, id string) error {
+	_, err := c.Do(ctx, Request{Op: "close the receipt", Method: http.MethodPost, Path: "/tandem/receipts/" + url.PathEscape(id) + "/close"})
+	return err
+}
+
+// HubStatus is what both regions know of a hub's log and view.
+func (c *Client) HubStatus(ctx context.Context, hub string) (json.RawMessage, error) {
+	return c.raw(ctx, "show the hub's status", "/tandem/hubs/"+url.PathEscape(hub)+"/status")
+}
+
+func (c *Client) raw(ctx context.Context, op, path string) (raw json.RawMessage, err error) {
+	_, err = c.Do(ctx, Request{Op: op, Method: http.MethodGet, Path: path, Out: &raw})
+	return raw, err
+}
