@@ -186,3 +186,10 @@ func (c *Client) EnsureGroup(ctx context.Context) error {
 	}
 	return err
 }
+
+func decode(op string, raw json.RawMessage, out any) error {
+	if err := json.Unmarshal(raw, out); err != nil {
+		return &tandem.Error{Op: op, Kind: tandem.Internal, Err: err}
+	}
+	return nil
+}
