@@ -25,8 +25,8 @@ func pipe(t *testing.T) (server, client net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = accepted.(*net.TCPConn).SetWriteBuffer(4096)
-	_ = client.(*net.TCPConn).SetReadBuffer(4096)
+	_ = accepted.(*net.TCPConn).SetWriteBuffer(64 << 10)
+	_ = client.(*net.TCPConn).SetReadBuffer(64 << 10)
 	t.Cleanup(func() { accepted.Close(); client.Close() })
 	return prompt(accepted), client
 }
