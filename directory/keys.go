@@ -69,3 +69,9 @@ func RegionPrefix(region tandem.RegionName) string { return "region/" + string(r
 
 // RegionsPrefix covers the nodes of all regions.
 func RegionsPrefix() string { return "region/" }
+
+// ReceiptKey holds the summary of what a forced failover stranded; the items are listed from the tail itself.
+func ReceiptKey(hub tandem.HubID, id string) string { return ReceiptPrefix(hub) + id }
+
+// ReceiptPrefix covers the receipts of one hub.
+func ReceiptPrefix(hub tandem.HubID) string { return "receipt/" + string(hub) + "/" }
