@@ -1,0 +1,618 @@
+package hub
+
+import (
+	"archive/tar"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"tandem"
+	"tandem/pairlog"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// SnapshotInfo describes a snapshot: the view as it was after one record, in a directory of its own.
+type SnapshotInfo struct {
+	Fork     pairlog.Fork `json:"fork"` // the last record in it
+	Root     pairlog.Hash `json:"root"`
+	Bytes    int64        `json:"bytes"` // on disk, most of it shared with the live view at first
+	Complete bool         `json:"complete"`
+	Time     time.Time    `json:"time"` // of that record
+}
+
+// A snapshot's directory is named after its position; it counts once completeName lies in it.
+const (
+	completeName = "COMPLETE"
+	partial      = ".partial"
+	archiveHead  = "tandem-snapshot.json"
+	archiveTail  = "tandem-hashes.json"
+	maxFiles     = 100_000
+)
+
+func (v *View) snapshots() string { return filepath.Join(v.o.Dir, "snapshots") }
+
+func (i *SnapshotInfo) name() string { return fmt.Sprintf("%d-%d", i.Fork.Number, i.Fork.Epoch) }
+
+func snapshotFailed(err error) error {
+	if err == nil {
+		return nil
+	}
+	kind := tandem.Internal
+	if k := tandem.KindOf(err); k != tandem.Internal {
+		kind = k
+	}
+	return &tandem.Error{Op: "take a snapshot", Kind: kind, Err: err}
+}
+
+// Snapshot writes the view as of now, or a moment later, beside the live one: flush, checkpoint, reopen, compare position and
+// root, and only then the mark that makes it complete, everything synced. Folding goes on meanwhile but for the instant that
+// names the position (if the view changes too fast for that, for the length of a flush). An equal complete one is returned
+// as it is. Kind Damaged when the copy does not hold what the view holds.
+func (v *View) Snapshot(ctx context.Context) (SnapshotInfo, error) {
+	v.keeping.Lock()
+	defer v.keeping.Unlock()
+	if err := v.usable(); err != nil {
+		return SnapshotInfo{}, err
+	}
+	for try := 1; ; try++ {
+		if err := ctx.Err(); err != nil {
+			return SnapshotInfo{}, &tandem.Error{Op: "take a snapshot", Kind: tandem.Timeout, Err: err}
+		}
+		info, err := v.snapshotOnce(try == 3)
+		if !errors.Is(err, errMovedOn) {
+			return info, snapshotFailed(err)
+		}
+	}
+}
+
+// errMovedOn: between naming the position and the copy a later state reached the disk.
+var errMovedOn = errors.New("the view moved on")
+
+func (v *View) snapshotOnce(still bool) (SnapshotInfo, error) {
+	v.folding.Lock()
+	unlock := v.folding.Unlock
+	if still {
+		defer unlock()
+	}
+	if err := v.usable(); err != nil {
+		if !still {
+			unlock()
+		}
+		return SnapshotInfo{}, err
+	}
+	want := SnapshotInfo{Fork: v.Applied(), Root: v.Root(), Time: v.AppliedTime()}
+	for _, s := range v.snaps {
+		if s.Fork == want.Fork {
+			if !still {
+				unlock()
+			}
+			return s, nil
+		}
+	}
+	flushed, err := v.db.AsyncFlush()
+	if !still {
+		unlock()
+	}
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	<-flushed
+	dir := filepath.Join(v.snapshots(), want.name()+partial)
+	if err := os.RemoveAll(dir); err != nil {
+		return SnapshotInfo{}, err
+	}
+	if err := v.db.Checkpoint(dir); err != nil {
+		return SnapshotInfo{}, errors.Join(err, os.RemoveAll(dir))
+	}
+	got, err := v.inspect(dir, false)
+	if err == nil && got.Fork != want.Fork && got.Fork.Number > want.Fork.Number {
+		err = errMovedOn
+	}
+	if err == nil && (got.Fork != want.Fork || got.Root != want.Root) {
+		err = damagedView("the snapshot differs from the view")
+	}
+	if err != nil {
+		return SnapshotInfo{}, errors.Join(err, os.RemoveAll(dir))
+	}
+	return v.complete(dir, got)
+}
+
+// inspect opens a copy of a view for reading and tells what it holds; with all set it also recomputes the root.
+func (v *View) inspect(dir string, all bool) (SnapshotInfo, error) {
+	o := v.pebbleOptions()
+	o.ReadOnly = true
+	db, err := pebble.Open(dir, o)
+	if err != nil {
+		return SnapshotInfo{}, &tandem.Error{Op: "open a snapshot", Kind: tandem.Damaged, On: dir, Err: err}
+	}
+	s, err := loadState(db, string(v.o.Hub), v.o.Partitions)
+	if err == nil && all {
+		err = s.check(context.Background(), db)
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
+		return SnapshotInfo{}, err
+	}
+	info := SnapshotInfo{Fork: s.meta.fork, Root: s.root(), Time: recordTime(s.meta.time)}
+	files, err := os.ReadDir(dir)
+	for _, f := range files {
+		if fi, failed := f.Info(); failed == nil {
+			info.Bytes += fi.Size()
+		}
+	}
+	return info, err
+}
+
+// complete marks a verified copy and gives it its name. keeping is held.
+func (v *View) complete(dir string, info SnapshotInfo) (SnapshotInfo, error) {
+	info.Complete = true
+	mark, err := json.Marshal(info)
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	final := filepath.Join(v.snapshots(), info.name())
+	err = errors.Join(os.RemoveAll(final), syncDir(dir))
+	if err == nil {
+		err = writeSynced(filepath.Join(dir, completeName), mark)
+	}
+	if err == nil {
+		err = errors.Join(syncDir(dir), os.Rename(dir, final), syncDir(v.snapshots()))
+	}
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	v.snaps = slices.DeleteFunc(v.snaps, func(s SnapshotInfo) bool { return s.name() == info.name() })
+	v.snaps = append(v.snaps, info)
+	slices.SortFunc(v.snaps, func(a, b SnapshotInfo) int {
+		return cmp.Or(cmp.Compare(a.Fork.Number, b.Fork.Number), cmp.Compare(a.Fork.Epoch, b.Fork.Epoch))
+	})
+	return info, nil
+}
+
+// findSnapshots reads which complete snapshots there are and removes what was left half done.
+func (v *View) findSnapshots() error {
+	entries, err := os.ReadDir(v.snapshots())
+	if err != nil {
+		return &tandem.Error{Op: "open the view", Kind: tandem.Internal, On: v.o.Dir, Err: err}
+	}
+	v.snaps = nil
+	for _, e := range entries {
+		dir := filepath.Join(v.snapshots(), e.Name())
+		var info SnapshotInfo
+		mark, err := os.ReadFile(filepath.Join(dir, completeName))
+		if err != nil || json.Unmarshal(mark, &info) != nil || info.name() != e.Name() {
+			if err := os.RemoveAll(dir); err != nil {
+				return &tandem.Error{Op: "open the view", Kind: tandem.Internal, On: dir, Err: err}
+			}
+			continue
+		}
+		v.snaps = append(v.snaps, info)
+	}
+	slices.SortFunc(v.snaps, func(a, b SnapshotInfo) int { return cmp.Compare(a.Fork.Number, b.Fork.Number) })
+	return nil
+}
+
+// Snapshots lists the complete snapshots, oldest first.
+func (v *View) Snapshots() []SnapshotInfo {
+	v.keeping.Lock()
+	defer v.keeping.Unlock()
+	return slices.Clone(v.snaps)
+}
+
+// DropSnapshot removes the snapshots at a record number. Dropping an absent one is no error.
+func (v *View) DropSnapshot(number uint64) error {
+	v.keeping.Lock()
+	defer v.keeping.Unlock()
+	var failed error
+	v.snaps = slices.DeleteFunc(v.snaps, func(s SnapshotInfo) bool {
+		if s.Fork.Number != number {
+			return false
+		}
+		dir := filepath.Join(v.snapshots(), s.name())
+		// Without its mark it is gone, whatever happens to the rest.
+		err := errors.Join(os.Remove(filepath.Join(dir, completeName)), os.RemoveAll(dir))
+		failed = errors.Join(failed, err)
+		return err == nil
+	})
+	if failed != nil {
+		return &tandem.Error{Op: "drop a snapshot", Kind: tandem.Internal, Err: failed}
+	}
+	return nil
+}
+
+// Rollback replaces the live view by the newest complete snapshot that lies at or before to and whose record chain says is
+// in the log's chain, else by an empty one; the caller then folds the log from Applied on. What was decided is forgotten.
+// It belongs to the goroutine that applies. A crash in the middle leaves the old live view or the new one.
+func (v *View) Rollback(ctx context.Context, to pairlog.Fork, chain func(pairlog.Fork) bool) error {
+	if err := ctx.Err(); err != nil {
+		return &tandem.Error{Op: "roll back", Kind: tandem.Timeout, Err: err}
+	}
+	v.folding.Lock()
+	defer v.folding.Unlock()
+	v.keeping.Lock()
+	defer v.keeping.Unlock()
+	v.open.Lock()
+	defer v.open.Unlock()
+	if v.db == nil {
+		return errViewClosed
+	}
+	next := v.live() + ".new"
+	err := errors.Join(os.RemoveAll(next), os.RemoveAll(v.live()+".old"))
+	if err == nil {
+		err = v.restore(next, to, chain)
+	}
+	if err != nil {
+		return &tandem.Error{Op: "roll back", Kind: tandem.Internal, Err: err}
+	}
+	v.broken.Store(nil)
+	if err := v.db.Close(); err != nil {
+		v.o.Logger.Warn("view did not close in order", "hub", v.o.Hub, "error", err)
+	}
+	err = errors.Join(os.Rename(v.live(), v.live()+".old"), os.Rename(next, v.live()), syncDir(v.o.Dir))
+	if err == nil {
+		err = v.openLive()
+	}
+	if err != nil {
+		failed := &tandem.Error{Op: "roll back", Kind: tandem.Damaged, Err: err}
+		v.broken.Store(failed)
+		return failed
+	}
+	if err := os.RemoveAll(v.live() + ".old"); err != nil {
+		v.o.Logger.Warn("old view stays on disk", "hub", v.o.Hub, "error", err)
+	}
+	return nil
+}
+
+// restore fills dir from the snapshot that Rollback wants.
+func (v *View) restore(dir string, to pairlog.Fork, chain func(pairlog.Fork) bool) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	for _, s := range slices.Backward(v.snaps) {
+		if s.Fork.Number > to.Number || !chain(s.Fork) {
+			continue
+		}
+		from := filepath.Join(v.snapshots(), s.name())
+		got, err := v.inspect(from, false)
+		if err != nil || got.Fork != s.Fork || got.Root != s.Root {
+			v.o.Logger.Error("snapshot is damaged and passed over", "hub", v.o.Hub, "snapshot", s.name(), "error", err)
+			continue
+		}
+		return copyDatabase(from, dir)
+	}
+	return syncDir(dir)
+}
+
+// finishRollback puts in order what a crash within Rollback left.
+func (v *View) finishRollback() error {
+	old := v.live() + ".old"
+	_, err := os.Stat(v.live())
+	if errors.Is(err, os.ErrNotExist) {
+		if err = os.Rename(old, v.live()); errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+	}
+	if err = errors.Join(err, os.RemoveAll(old), os.RemoveAll(v.live()+".new")); err != nil {
+		return &tandem.Error{Op: "open the view", Kind: tandem.Internal, On: v.o.Dir, Err: err}
+	}
+	return nil
+}
+
+// copyDatabase links the tables of a closed database, which never change, and copies everything else.
+func copyDatabase(from, to string) error {
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if name == completeName || name == "LOCK" || !e.Type().IsRegular() {
+			continue
+		}
+		source, target := filepath.Join(from, name), filepath.Join(to, name)
+		if strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob") {
+			if os.Link(source, target) == nil {
+				continue
+			}
+		}
+		if err := copyFile(source, target); err != nil {
+			return err
+		}
+	}
+	return syncDir(to)
+}
+
+func copyFile(from, to string) error {
+	r, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, r)
+	if err == nil {
+		err = w.Sync()
+	}
+	return errors.Join(err, w.Close())
+}
+
+func writeSynced(name string, data []byte) error {
+	w, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(data)
+	if err == nil {
+		err = w.Sync()
+	}
+	return errors.Join(err, w.Close())
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// A fileHash ends the stream of an exported snapshot, one for each file.
+type fileHash struct {
+	Name   string `json:"name"`
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"`
+}
+
+// ExportSnapshot writes the newest snapshot at a record number to w, as a tar archive: its description, its files, their
+// hashes. Dropping the snapshot meanwhile does no harm. Kind NotFound when there is none.
+func (v *View) ExportSnapshot(ctx context.Context, number uint64, w io.Writer) error {
+	info, files, err := v.openSnapshot(number)
+	defer func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	if err := exportFiles(ctx, info, files, w); err != nil {
+		return &tandem.Error{Op: "export a snapshot", Kind: tandem.Internal, Err: err}
+	}
+	return nil
+}
+
+func (v *View) openSnapshot(number uint64) (info SnapshotInfo, files []*os.File, err error) {
+	v.keeping.Lock()
+	defer v.keeping.Unlock()
+	at := -1
+	for i, s := range v.snaps {
+		if s.Fork.Number == number {
+			at = i
+		}
+	}
+	if at < 0 {
+		return info, nil, &tandem.Error{Op: "export a snapshot", Kind: tandem.NotFound, On: fmt.Sprint(number)}
+	}
+	info = v.snaps[at]
+	dir := filepath.Join(v.snapshots(), info.name())
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.Name() == completeName || e.Name() == "LOCK" || !e.Type().IsRegular() {
+			continue
+		}
+		f, failed := os.Open(filepath.Join(dir, e.Name()))
+		if err = errors.Join(err, failed); err != nil {
+			return info, files, err
+		}
+		files = append(files, f)
+	}
+	return info, files, err
+}
+
+func exportFiles(ctx context.Context, info SnapshotInfo, files []*os.File, w io.Writer) error {
+	t := tar.NewWriter(w)
+	if err := exportJSON(t, archiveHead, info); err != nil {
+		return err
+	}
+	var hashes []fileHash
+	for _, f := range files {
+		fi, err := f.Stat()
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			return err
+		}
+		name := filepath.Base(f.Name())
+		if err := t.WriteHeader(&tar.Header{Name: name, Size: fi.Size(), Mode: 0o600}); err != nil {
+			return err
+		}
+		hash := sha256.New()
+		if _, err := io.Copy(io.MultiWriter(t, hash), withContext{ctx, f}); err != nil {
+			return err
+		}
+		hashes = append(hashes, fileHash{name, fi.Size(), hex.EncodeToString(hash.Sum(nil))})
+	}
+	if err := exportJSON(t, archiveTail, hashes); err != nil {
+		return err
+	}
+	return t.Close()
+}
+
+func exportJSON(t *tar.Writer, name string, value any) error {
+	b, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	if err := t.WriteHeader(&tar.Header{Name: name, Size: int64(len(b)), Mode: 0o600}); err != nil {
+		return err
+	}
+	_, err = t.Write(b)
+	return err
+}
+
+// withContext is a reader that ends with its context.
+type withContext struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r withContext) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+// ImportSnapshot reads what ExportSnapshot of the same hub wrote in the other region, verifies every file and the whole root,
+// and keeps it as a complete snapshot; Rollback then takes it. Kind Damaged when something does not fit: nothing is kept.
+func (v *View) ImportSnapshot(ctx context.Context, r io.Reader) (SnapshotInfo, error) {
+	v.keeping.Lock()
+	defer v.keeping.Unlock()
+	if err := v.usable(); err != nil {
+		return SnapshotInfo{}, err
+	}
+	dir := filepath.Join(v.snapshots(), "import"+partial)
+	info, err := v.importFiles(ctx, dir, r)
+	if err == nil {
+		info, err = v.complete(dir, info)
+	}
+	if err != nil {
+		return SnapshotInfo{}, &tandem.Error{Op: "import a snapshot", Kind: tandem.Damaged, Err: errors.Join(err, os.RemoveAll(dir))}
+	}
+	return info, nil
+}
+
+func (v *View) importFiles(ctx context.Context, dir string, r io.Reader) (SnapshotInfo, error) {
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
+		return SnapshotInfo{}, err
+	}
+	t := tar.NewReader(withContext{ctx, r})
+	var want SnapshotInfo
+	if err := importJSON(t, archiveHead, &want); err != nil {
+		return SnapshotInfo{}, err
+	}
+	hashes, err := unpack(t, dir, want.Bytes)
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	var wanted []fileHash
+	if err := readJSON(t, &wanted); err != nil {
+		return SnapshotInfo{}, err
+	}
+	if !slices.Equal(hashes, wanted) {
+		return SnapshotInfo{}, errors.New("files differ from their hashes")
+	}
+	got, err := v.inspect(dir, true)
+	if err == nil && (got.Fork != want.Fork || got.Root != want.Root) {
+		err = errors.New("position or root differ from the description")
+	}
+	return got, err
+}
+
+// unpack writes files until the archive's tail, which it leaves to be read.
+func unpack(t *tar.Reader, dir string, room int64) ([]fileHash, error) {
+	var hashes []fileHash
+	for {
+		h, err := t.Next()
+		if err != nil {
+			return nil, err
+		}
+		if h.Name == archiveTail {
+			return hashes, nil
+		}
+		room -= h.Size
+		name := filepath.Base(h.Name)
+		if name != h.Name || strings.HasPrefix(name, ".") || name == completeName || h.Typeflag != tar.TypeReg || room < 0 ||
+			len(hashes) >= maxFiles {
+			return nil, fmt.Errorf("file %q does not belong into a snapshot", h.Name)
+		}
+		w, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		hash := sha256.New()
+		n, err := io.Copy(io.MultiWriter(w, hash), t)
+		if err == nil {
+			err = w.Sync()
+		}
+		if err = errors.Join(err, w.Close()); err != nil {
+			return nil, err
+		}
+		hashes = append(hashes, fileHash{name, n, hex.EncodeToString(hash.Sum(nil))})
+	}
+}
+
+func importJSON(t *tar.Reader, name string, value any) error {
+	h, err := t.Next()
+	if err != nil {
+		return err
+	}
+	if h.Name != name {
+		return errors.New("this is no snapshot")
+	}
+	return readJSON(t, value)
+}
+
+// readJSON reads the archive's present file, of which it takes no more than a list of maxFiles needs.
+func readJSON(r io.Reader, value any) error {
+	return json.NewDecoder(io.LimitReader(r, 256*maxFiles)).Decode(value)
+}
+
+// Check recomputes every bucket of the root and the counts from the devices, for the scrub: kind Damaged when the view
+// does not hold what it folded. Folding goes on meanwhile.
+func (v *View) Check(ctx context.Context) error {
+	v.open.RLock()
+	defer v.open.RUnlock()
+	v.folding.Lock()
+	if err := v.usable(); err != nil {
+		v.folding.Unlock()
+		return err
+	}
+	frozen := v.db.NewSnapshot()
+	v.folding.Unlock()
+	s, err := loadState(frozen, string(v.o.Hub), v.o.Partitions)
+	if err == nil {
+		err = s.check(ctx, frozen)
+	}
+	return errors.Join(err, frozen.Close())
+}
+
+// check compares the state with the devices in db.
+func (s *state) check(ctx context.Context, db pebble.Reader) error {
+	sums := make([]sum, rootBuckets)
+	h := newHasher(s.rootKey)
+	var counts meta
+	err := scan(db, []byte{keyDevice}, []byte{keyDevice + 1}, func(key, value []byte) error {
+		if !stored(value).ok() {
+			return damagedView("a device does not decode")
+		}
+		sums[bucketOf(key[1:])].add(h.device(key[1:], value))
+		if counts.count(value, 1); counts.total%1024 == 0 {
+			return ctx.Err()
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for n := range sums {
+		if sums[n] != s.buckets.sums[n] {
+			return damagedView(fmt.Sprintf("bucket %d of the root differs from the devices in it", n))
+		}
+	}
+	if counts.total != s.meta.total || counts.disabled != s.meta.disabled {
+		return damagedView("the counts differ from the devices")
+	}
+	return nil
+}
