@@ -1,0 +1,406 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tandem"
+	"tandem/pairlog"
+)
+
+// patience is how long a caller without a deadline waits for a hub that is moving.
+const patience = 30 * time.Second
+
+// A Door is this node's way into a hub. It numbers every command and keeps it until its outcome is known; when the pen
+// moves, it sends what is undecided to the new holder, in order, under the same numbers. Commands that another region
+// answered are kept until this region's copy of the log has them, so that a forced failover to here loses none of them.
+//
+// Door implements Handle. Its Replica tells it where the pen is.
+type Door struct {
+	id      DoorID
+	replica *Replica
+	link    pairlog.Link
+	logger  *slog.Logger
+	full    atomic.Bool // the holder has no room
+	wake    chan struct{}
+	resolve sync.Mutex // one group of outcomes is told at a time
+
+	sessions sessions
+
+	mu    sync.Mutex
+	ring  ring
+	to    route
+	freed chan struct{} // closed when the ring has room again
+	slab  []byte        // commands' bytes are copied here
+
+	told    []told // scratch of the goroutine that has resolve
+	flushed map[Waiter]struct{}
+}
+
+// route says where commands go at the moment.
+type route struct {
+	region   tandem.RegionName // empty: nowhere yet
+	epoch    tandem.Epoch
+	local    func() // wakes the writer here; nil when the holder is elsewhere
+	progress time.Time
+	back     uint64 // the last number it went back to after a gap
+}
+
+type told struct {
+	waiter  Waiter
+	tag     uint64
+	outcome Outcome
+}
+
+func newDoor(id DoorID, r *Replica) *Door {
+	return &Door{
+		id: id, replica: r, link: r.o.Link, logger: r.o.Logger,
+		wake: make(chan struct{}, 1), freed: make(chan struct{}), ring: newRing(), flushed: make(map[Waiter]struct{}),
+	}
+}
+
+// Info implements Handle.
+func (d *Door) Info() Info { return d.replica.o.Info }
+
+// Submit implements Handle.
+func (d *Door) Submit(ctx context.Context, c *Command, w Waiter, tag uint64) error {
+	if d.full.Load() {
+		return pairlog.ErrFull
+	}
+	d.mu.Lock()
+	for !d.ring.room(len(c.Body)) {
+		freed := d.freed
+		d.mu.Unlock()
+		if err := d.waitRoom(ctx, freed); err != nil {
+			return err
+		}
+		d.mu.Lock()
+	}
+	kept := *c
+	kept.Body = d.copyBody(c.Body)
+	d.ring.push(slot{command: kept, waiter: w, tag: tag})
+	local := d.to.local
+	d.mu.Unlock()
+	if local != nil {
+		local()
+	} else {
+		d.poke()
+	}
+	return nil
+}
+
+func (d *Door) waitRoom(ctx context.Context, freed <-chan struct{}) error {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-freed:
+		return nil
+	case <-ctx.Done():
+		return &tandem.Error{Op: "queue a command", Kind: tandem.Unavailable, Err: ctx.Err(), Hint: ErrMoving.Hint}
+	case <-timer.C:
+		return ErrMoving
+	case <-d.replica.closing:
+		return ErrMoving
+	}
+}
+
+// copyBody keeps bodies in slabs: one allocation for many commands, freed together.
+func (d *Door) copyBody(b []byte) []byte {
+	const slabSize = 64 << 10
+	if len(b) > slabSize/4 {
+		return append([]byte(nil), b...)
+	}
+	if len(d.slab)+len(b) > cap(d.slab) {
+		d.slab = make([]byte, 0, slabSize)
+	}
+	start := len(d.slab)
+	d.slab = append(d.slab, b...)
+	return d.slab[start:len(d.slab):len(d.slab)]
+}
+
+func (d *Door) poke() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Do implements Handle.
+func (d *Door) Do(ctx context.Context, c *Command) (Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	w := make(doWaiter, 1)
+	if err := d.Submit(ctx, c, w, 0); err != nil {
+		return Outcome{}, err
+	}
+	select {
+	case o := <-w:
+		if o.Err == nil {
+			o.Err = d.confirm(ctx, c, &o)
+		}
+		return o, o.Err
+	case <-ctx.Done():
+		return Outcome{}, &tandem.Error{Op: "wait for the outcome", Kind: tandem.Timeout, On: string(c.Device), Err: ctx.Err(),
+			Hint: "whether it happened is unknown; read it back, or try again"}
+	}
+}
+
+type doWaiter chan Outcome
+
+func (w doWaiter) Resolved(_ uint64, o *Outcome) { w <- *o }
+func (w doWaiter) Flush()                        {}
+
+// routeTo sends commands to the holder in another region from now on.
+func (d *Door) routeTo(region tandem.RegionName, epoch tandem.Epoch) {
+	d.mu.Lock()
+	d.to = route{region: region, epoch: epoch, progress: time.Now()}
+	d.ring.rewind()
+	d.mu.Unlock()
+	d.poke()
+	d.announceSessions()
+}
+
+// routeNowhere keeps commands until a holder is known.
+func (d *Door) routeNowhere() {
+	d.mu.Lock()
+	d.to = route{}
+	d.mu.Unlock()
+}
+
+// routeHere gives commands to this node's writer from now on. What mark says was decided is resolved at once.
+func (d *Door) routeHere(epoch tandem.Epoch, mark DoorMark, wake func()) {
+	d.resolve.Lock()
+	d.mu.Lock()
+	d.to = route{region: d.replica.o.Region, epoch: epoch, local: wake}
+	d.ring.rewind()
+	d.told = d.told[:0]
+	for d.ring.sent <= mark.Applied && d.ring.sent < d.ring.next {
+		s := d.ring.at(d.ring.sent)
+		d.note(s, markOutcome(mark, d.ring.sent))
+		s.answered, s.record = true, 0
+		d.ring.sent++
+	}
+	d.ring.restart(mark.Applied + 1)
+	d.release(^uint64(0))
+	d.mu.Unlock()
+	d.tell()
+	d.resolve.Unlock()
+	wake()
+	d.announceSessions()
+}
+
+// markOutcome is what a door mark remembers of an old number.
+func markOutcome(mark DoorMark, number uint64) Outcome {
+	if kind, ok := mark.Refused[number]; ok {
+		return Outcome{Err: &tandem.Error{Op: "apply", Kind: kind}}
+	}
+	return Outcome{}
+}
+
+// take implements source for the writer on this node.
+func (d *Door) take(works []work, room *room) []work {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.to.local == nil {
+		return works
+	}
+	for d.ring.sent < d.ring.next {
+		s := d.ring.at(d.ring.sent)
+		if !room.admit(&s.command) {
+			break
+		}
+		works = append(works, work{number: d.ring.sent, command: s.command})
+		d.ring.sent++
+	}
+	return works
+}
+
+// decided implements source: outcomes of consecutive numbers, from this node's own writer.
+func (d *Door) decided(works []work, _ uint64) {
+	d.resolve.Lock()
+	defer d.resolve.Unlock()
+	d.mu.Lock()
+	d.told = d.told[:0]
+	for i := range works {
+		if s := d.ring.find(works[i].number); s != nil && !s.answered {
+			d.note(s, works[i].outcome)
+			s.answered, s.record = true, 0
+		}
+	}
+	d.release(^uint64(0))
+	d.mu.Unlock()
+	d.tell()
+}
+
+func (d *Door) resolvedMark() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ring.base - 1
+}
+
+// answers takes a frame from the holder in another region.
+func (d *Door) answers(from tandem.RegionName, data []byte) {
+	f, err := decodeAnswerFrame(data)
+	if err != nil {
+		d.logger.Error("answer frame refused", "hub", d.Info().Name, "from", from, "error", err)
+		return
+	}
+	d.resolve.Lock()
+	defer d.resolve.Unlock()
+	d.mu.Lock()
+	if d.to.local != nil || d.to.region != from || d.to.epoch != f.Epoch {
+		d.mu.Unlock()
+		return // of a holder that no longer is
+	}
+	d.full.Store(f.Full)
+	d.told = d.told[:0]
+	details := f.Details
+	first := d.ring.undecided()
+	if f.First > first && f.Upto >= f.First { // an answer was lost
+		d.ring.restart(first)
+		f.Upto = 0
+	}
+	for number := first; number <= f.Upto && number < d.ring.sent; number++ {
+		for len(details) > 0 && details[0].Number < number {
+			details = details[1:]
+		}
+		var outcome Outcome
+		if len(details) > 0 && details[0].Number == number {
+			outcome = details[0].Outcome.outcome()
+		}
+		if s := d.ring.at(number); !s.answered {
+			d.note(s, outcome)
+			s.answered, s.record = true, f.Record
+			d.to.progress = time.Now()
+		}
+	}
+	if f.Gap && f.Next < d.ring.sent && f.Next != d.to.back {
+		d.to.back = f.Next
+		d.ring.restart(f.Next)
+	}
+	d.release(f.Acked)
+	d.mu.Unlock()
+	d.tell()
+	d.poke()
+}
+
+// note remembers whom to tell about an outcome; nobody when it was told before.
+func (d *Door) note(s *slot, o Outcome) {
+	if s.waiter != nil {
+		d.told = append(d.told, told{s.waiter, s.tag, o})
+		s.waiter = nil
+	}
+}
+
+// tell tells waiters their outcomes, and lets each flush once.
+func (d *Door) tell() {
+	for i := range d.told {
+		d.told[i].waiter.Resolved(d.told[i].tag, &d.told[i].outcome)
+	}
+	if len(d.told) == 0 {
+		return
+	}
+	for i := range d.told {
+		w := d.told[i].waiter
+		if _, done := d.flushed[w]; !done {
+			d.flushed[w] = struct{}{}
+			w.Flush()
+		}
+		d.told[i] = told{}
+	}
+	clear(d.flushed)
+}
+
+// release drops what is answered and durable in this region's copy, and lets waiting callers in.
+func (d *Door) release(acked uint64) {
+	if d.ring.release(acked) {
+		close(d.freed)
+		d.freed = make(chan struct{})
+	}
+}
+
+// run sends commands to a holder in another region until ctx ends.
+func (d *Door) run(ctx context.Context) error {
+	answers, err := d.link.Receive(doorSubject(d.Info().ID, d.id, "answers"), d.answers)
+	if err != nil {
+		return err
+	}
+	defer answers()
+	drops, err := d.link.Receive(doorSubject(d.Info().ID, d.id, "drop"), d.dropped)
+	if err != nil {
+		return err
+	}
+	defer drops()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	var buf []byte
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.wake:
+		case <-tick.C:
+			d.goBackWhenStuck()
+		}
+		for {
+			region, frame := d.nextFrame()
+			if frame == nil {
+				break
+			}
+			buf = appendCommandFrame(buf[:0], frame)
+			if err := d.link.Send(region, hubSubject(d.Info().ID, "commands"), buf); err != nil {
+				if !errors.Is(err, context.Canceled) {
+					d.logger.Debug("commands not sent", "hub", d.Info().Name, "to", region, "error", err)
+				}
+				break // the tick sends them again
+			}
+		}
+	}
+}
+
+// nextFrame takes commands that were not sent yet; nil when there are none or the holder is here.
+func (d *Door) nextFrame() (tandem.RegionName, *commandFrame) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.to.local != nil || d.to.region == "" || d.ring.sent >= d.ring.next {
+		return "", nil
+	}
+	f := &commandFrame{Door: d.id, Epoch: d.to.epoch, Base: d.ring.base, First: d.ring.sent}
+	for bytes := 0; d.ring.sent < d.ring.next && len(f.Commands) < frameCommands; d.ring.sent++ {
+		c := &d.ring.at(d.ring.sent).command
+		if bytes += len(c.Body) + 64; bytes > frameBytes && len(f.Commands) > 0 {
+			break
+		}
+		f.Commands = append(f.Commands, *c)
+	}
+	return d.to.region, f
+}
+
+// goBackWhenStuck sends again from the first undecided number when nothing was decided for a while: frames were lost.
+func (d *Door) goBackWhenStuck() {
+	const stuck = 700 * time.Millisecond
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.to.local != nil || d.to.region == "" {
+		return
+	}
+	first := d.ring.undecided()
+	if first >= d.ring.sent {
+		d.to.progress = time.Now()
+		return
+	}
+	if time.Since(d.to.progress) > stuck {
+		d.ring.restart(first)
+		d.to.progress, d.to.back = time.Now(), 0
+	}
+}
+
+func hubSubject(hub tandem.HubID, verb string) string { return "hub." + string(hub) + "." + verb }
+
+func doorSubject(hub tandem.HubID, door DoorID, verb string) string {
+	return "door." + string(hub) + "." + string(door) + "." + verb
+}

@@ -1,0 +1,457 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"tandem"
+	"tandem/pairlog"
+)
+
+// The times of a holder's own entries.
+const (
+	heartbeatEvery = time.Second
+	rootEvery      = 10 * time.Second
+	ackEvery       = 100 * time.Millisecond // how often doors elsewhere learn what this region's peer has
+)
+
+// reservedEntries are kept free in a record for the entries the writer adds: door numbers and the state root.
+const reservedEntries = 34
+
+// A source is where commands come from: this node's door, or a door in another region.
+type source interface {
+	door() DoorID
+	// take appends commands that room admits, consecutive numbers.
+	take(works []work, r *room) []work
+	// giveBack returns the last works taken: nothing became of them.
+	giveBack(works []work)
+	// decided tells their outcomes, which are durable in the record.
+	decided(works []work, record uint64)
+	// resolvedMark is the number up to which the door needs no outcome again.
+	resolvedMark() uint64
+}
+
+// work is one command on its way through the writer.
+type work struct {
+	number  uint64
+	command Command
+	outcome Outcome
+}
+
+// room is what is left of a record.
+type room struct {
+	entries, bytes int
+	taken          bool
+}
+
+// admit counts a command in if it fits; the first always does.
+func (r *room) admit(c *Command) bool {
+	entries, bytes := 1, len(c.Body)+len(c.Device)+128
+	if c.Op == OpBulk {
+		entries, bytes = 100, bytes+100*128
+	}
+	if r.taken && (entries > r.entries || bytes > r.bytes) {
+		return false
+	}
+	r.entries, r.bytes, r.taken = r.entries-entries, r.bytes-bytes, true
+	return true
+}
+
+// group is the part of a record that came from one source.
+type group struct {
+	source   source
+	from, to int // in works
+}
+
+// A writer is the one goroutine that decides and appends while this region has the pen.
+type writer struct {
+	r       *Replica
+	pen     pairlog.Pen
+	log     *pairlog.Writer
+	wake    chan struct{}
+	closing chan closeRequest
+	acked   broadcast // the peer's copy has more
+
+	mu      sync.Mutex
+	remotes map[DoorID]*remoteDoor
+	order   []source // this node's door first
+
+	batch   pairlog.Batch
+	works   []work
+	groups  []group
+	turn    int
+	scratch []byte
+	refused []Refusal
+	last    time.Time // of the last append
+	rooted  time.Time
+	next    uint64 // the number of the next record
+}
+
+type closeRequest struct {
+	successor tandem.RegionName
+	answer    chan<- closeAnswer
+}
+
+type closeAnswer struct {
+	at  ClosedAt
+	err error
+}
+
+func newWriter(r *Replica, log *pairlog.Writer, next uint64) *writer {
+	w := &writer{
+		r: r, pen: log.Pen(), log: log, next: next, wake: make(chan struct{}, 1), closing: make(chan closeRequest),
+		acked: newBroadcast(), remotes: make(map[DoorID]*remoteDoor), rooted: time.Now(), last: time.Now(),
+	}
+	w.order = []source{r.door}
+	log.OnPeerAck(func(uint64) { w.acked.notify() })
+	return w
+}
+
+func (w *writer) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run writes until ctx ends, the pen is lost or the hub was closed; nil after CLOSE.
+func (w *writer) run(ctx context.Context) error {
+	tick := time.NewTicker(ackEvery)
+	defer tick.Stop()
+	for {
+		full, err := w.commit(ctx)
+		if err != nil {
+			return err
+		}
+		if len(w.works) > 0 && !full {
+			select { // a close request goes before further work
+			case c := <-w.closing:
+				return w.close(ctx, c)
+			default:
+				continue
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case c := <-w.closing:
+			return w.close(ctx, c)
+		case <-w.wakeUnless(full):
+		case <-tick.C:
+			w.tellAcked()
+			if err := w.beat(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// wakeUnless keeps a full hub from spinning: it tries again with the tick.
+func (w *writer) wakeUnless(full bool) <-chan struct{} {
+	if full {
+		return nil
+	}
+	return w.wake
+}
+
+// commit makes one record of what waits, if anything does, and tells the outcomes.
+func (w *writer) commit(ctx context.Context) (full bool, err error) {
+	w.gather()
+	if len(w.works) == 0 {
+		return false, nil
+	}
+	w.batch.Reset()
+	w.rootEntry()
+	at := Stamp{Epoch: w.pen.Epoch, Number: w.next}
+	for i := range w.works {
+		k := &w.works[i]
+		if !w.r.registry.allows(k.command.Device, k.command.Session) {
+			k.outcome.Err = ErrSessionTaken
+			continue
+		}
+		k.outcome.Position = pairlog.Position{Epoch: at.Epoch, Number: at.Number, Index: uint32(w.batch.Len())}
+		k.outcome.Err = w.r.view.Decide(&k.command, at, &w.batch)
+	}
+	w.doorEntries()
+	rec, err := w.log.Append(ctx, &w.batch)
+	switch {
+	case err == nil:
+		w.setFull(false)
+	case errors.Is(err, pairlog.ErrFull):
+		w.r.view.DropOverlay()
+		for _, g := range w.groups {
+			g.source.giveBack(w.works[g.from:g.to])
+		}
+		w.setFull(true)
+		return true, nil
+	case errors.Is(err, pairlog.ErrPeerBehind):
+		for i := range w.works {
+			w.works[i].outcome = Outcome{Err: err}
+		}
+	default:
+		w.r.view.DropOverlay()
+		return false, err
+	}
+	if err := w.apply(&rec); err != nil {
+		return false, err
+	}
+	for i := range w.works {
+		if k := &w.works[i]; k.outcome.Err == nil {
+			w.r.view.Answer(&k.command, &k.outcome)
+		}
+	}
+	for _, g := range w.groups {
+		g.source.decided(w.works[g.from:g.to], rec.Header.Number)
+	}
+	return false, nil
+}
+
+// gather takes from the sources in turn, so that none starves.
+func (w *writer) gather() {
+	w.works, w.groups = w.works[:0], w.groups[:0]
+	r := room{entries: pairlog.MaxRecordEntries - reservedEntries, bytes: pairlog.MaxRecordBytes - 16<<10}
+	w.mu.Lock()
+	order := w.order
+	w.mu.Unlock()
+	w.turn++
+	for i := range order {
+		if len(w.groups) == reservedEntries-2 {
+			break
+		}
+		s := order[(w.turn+i)%len(order)]
+		from := len(w.works)
+		w.works = s.take(w.works, &r)
+		if len(w.works) > from {
+			w.groups = append(w.groups, group{s, from, len(w.works)})
+		}
+	}
+}
+
+// doorEntries writes down which numbers of each door this record decides.
+func (w *writer) doorEntries() {
+	for _, g := range w.groups {
+		works := w.works[g.from:g.to]
+		w.refused = w.refused[:0]
+		for i := range works {
+			if err := works[i].outcome.Err; err != nil {
+				w.refused = append(w.refused, Refusal{Number: works[i].number, Kind: tandem.KindOf(err)})
+			}
+		}
+		w.scratch = AppendDoorEntry(w.scratch[:0], g.source.door(), works[0].number, uint32(len(works)), g.source.resolvedMark(), w.refused)
+		w.batch.Add(KindDoor, w.scratch)
+	}
+}
+
+// rootEntry logs the state root now and then, so that the other region compares.
+func (w *writer) rootEntry() {
+	if time.Since(w.rooted) < rootEvery {
+		return
+	}
+	w.rooted = time.Now()
+	root := w.r.view.Root()
+	w.batch.Add(KindRoot, root[:])
+}
+
+// beat shows the other region that silence is not death.
+func (w *writer) beat(ctx context.Context) error {
+	if time.Since(w.last) < heartbeatEvery {
+		return nil
+	}
+	w.batch.Reset()
+	w.rootEntry()
+	rec, err := w.log.Append(ctx, &w.batch)
+	switch {
+	case err == nil, errors.Is(err, pairlog.ErrPeerBehind):
+		return w.apply(&rec)
+	case errors.Is(err, pairlog.ErrFull):
+		w.setFull(true)
+		return nil
+	}
+	return err
+}
+
+func (w *writer) apply(rec *pairlog.Record) error {
+	w.last, w.next = time.Now(), rec.Header.Number+1
+	w.r.viewMu.Lock()
+	err := w.r.view.Apply(rec)
+	w.r.viewMu.Unlock()
+	if err != nil {
+		return w.r.foldFailed(err)
+	}
+	w.r.folded.notify()
+	return nil
+}
+
+// close writes CLOSE: final for this epoch.
+func (w *writer) close(ctx context.Context, c closeRequest) error {
+	root := w.r.view.Root()
+	rec, err := w.log.Close(ctx, pairlog.Close{Root: root, Successor: c.successor})
+	if err == nil {
+		err = w.apply(&rec)
+	}
+	at := ClosedAt{Fork: pairlog.Fork{Epoch: rec.Header.Epoch, Number: rec.Header.Number, Hash: rec.Header.Hash}, Root: root}
+	c.answer <- closeAnswer{at, err}
+	return err
+}
+
+func (w *writer) setFull(full bool) {
+	if w.r.door.full.Swap(full) != full && full {
+		w.r.o.Logger.Warn("disk full, writes refused", "hub", w.r.o.Info.Name)
+	}
+}
+
+// remote returns the source for a door elsewhere; it makes one at the first frame.
+func (w *writer) remote(id DoorID, region tandem.RegionName) *remoteDoor {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d := w.remotes[id]
+	if d == nil {
+		d = &remoteDoor{id: id, region: region, w: w}
+		w.remotes[id] = d
+		w.order = append(w.order[:len(w.order):len(w.order)], d)
+	}
+	return d
+}
+
+// tellAcked lets doors elsewhere forget what their region's copy has by now.
+func (w *writer) tellAcked() {
+	w.mu.Lock()
+	remotes := make([]*remoteDoor, 0, len(w.remotes))
+	for _, d := range w.remotes {
+		remotes = append(remotes, d)
+	}
+	w.mu.Unlock()
+	for _, d := range remotes {
+		d.tellAcked()
+	}
+}
+
+func (d *Door) door() DoorID { return d.id }
+
+func (d *Door) giveBack(works []work) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ring.restart(works[0].number)
+}
+
+// A remoteDoor is a door in another region, as the holder sees it. Frames come in on the link's goroutine; all else
+// happens on the writer's.
+type remoteDoor struct {
+	id     DoorID
+	region tandem.RegionName
+	w      *writer
+
+	mu     sync.Mutex
+	frames []commandFrame
+	bytes  int
+
+	known    bool   // next is set
+	next     uint64 // the number to take next
+	resolved uint64
+	queue    []work
+	told     answerFrame // the last one sent
+}
+
+// frame takes a frame from the link; one that does not fit is dropped and will come again.
+func (d *remoteDoor) frame(f commandFrame, size int) {
+	d.mu.Lock()
+	if d.bytes+size <= windowBytes {
+		d.frames = append(d.frames, f)
+		d.bytes += size
+	}
+	d.mu.Unlock()
+	d.w.poke()
+}
+
+func (d *remoteDoor) door() DoorID         { return d.id }
+func (d *remoteDoor) resolvedMark() uint64 { return d.resolved }
+
+func (d *remoteDoor) take(works []work, r *room) []work {
+	d.accept()
+	n := 0
+	for n < len(d.queue) && r.admit(&d.queue[n].command) {
+		works = append(works, d.queue[n])
+		n++
+	}
+	d.queue = d.queue[n:]
+	return works
+}
+
+// accept queues the commands of new frames that are next in line.
+func (d *remoteDoor) accept() {
+	d.mu.Lock()
+	frames := d.frames
+	d.frames, d.bytes = nil, 0
+	d.mu.Unlock()
+	for i := range frames {
+		f := &frames[i]
+		if !d.known {
+			d.next, d.known = d.w.r.view.Door(d.id).Applied+1, true
+		}
+		d.resolved = max(d.resolved, f.Base-1)
+		d.next = max(d.next, f.Base)
+		if f.First > d.next {
+			d.send(answerFrame{Gap: true})
+			continue
+		}
+		if f.First < d.next {
+			d.repeat(f)
+		}
+		for j := range f.Commands {
+			if f.First+uint64(j) == d.next {
+				d.queue = append(d.queue, work{number: d.next, command: f.Commands[j]})
+				d.next++
+			}
+		}
+	}
+}
+
+// repeat answers again what was decided before: the answer was lost, or another holder gave it.
+func (d *remoteDoor) repeat(f *commandFrame) {
+	mark := d.w.r.view.Door(d.id)
+	upto := min(f.First+uint64(len(f.Commands))-1, mark.Applied)
+	answer := answerFrame{First: f.First, Upto: upto, Record: d.w.next - 1}
+	for number := f.First; number <= upto; number++ {
+		if outcome := markOutcome(mark, number); !outcome.plain() {
+			answer.Details = append(answer.Details, answerDetail{number, toWire(&outcome)})
+		}
+	}
+	d.send(answer)
+}
+
+func (d *remoteDoor) giveBack(works []work) {
+	d.queue = append(append([]work(nil), works...), d.queue...)
+	d.send(answerFrame{}) // tells that the disk is full
+}
+
+func (d *remoteDoor) decided(works []work, record uint64) {
+	answer := answerFrame{First: works[0].number, Upto: works[len(works)-1].number, Record: record}
+	for i := range works {
+		if o := &works[i].outcome; !o.plain() {
+			answer.Details = append(answer.Details, answerDetail{works[i].number, toWire(o)})
+		}
+	}
+	d.send(answer)
+}
+
+func (d *remoteDoor) tellAcked() {
+	acked, _, known := d.w.log.PeerAcked()
+	full := d.w.r.door.full.Load()
+	if d.known && (known && acked > d.told.Acked && d.told.Acked < d.told.Record || full != d.told.Full) {
+		d.send(answerFrame{})
+	}
+}
+
+// send completes and sends an answer; one that gets lost is asked for again.
+func (d *remoteDoor) send(f answerFrame) {
+	acked, _, _ := d.w.log.PeerAcked()
+	f.Epoch, f.Acked, f.Next, f.Full = d.w.pen.Epoch, acked, d.next, d.w.r.door.full.Load()
+	f.Record = max(f.Record, d.told.Record)
+	data := appendAnswerFrame(nil, &f)
+	if err := d.w.r.o.Link.Send(d.region, doorSubject(d.w.r.o.Info.ID, d.id, "answers"), data); err != nil {
+		d.w.r.o.Logger.Debug("answers not sent", "hub", d.w.r.o.Info.Name, "to", d.region, "error", err)
+	}
+	d.told = f
+}
