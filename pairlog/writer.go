@@ -44,13 +44,14 @@ type InSync interface {
 
 // Writer appends to one segment under a pen. Append and Close are called by one goroutine at a time.
 type Writer struct {
-	l    *Log
-	o    WriterOptions
-	pen  Pen
-	part *part
-	id   SegmentID
-	seq  uint64 // of the last record in the segment
-	last mark
+	l     *Log
+	o     WriterOptions
+	pen   Pen
+	part  *part
+	id    SegmentID
+	seq   uint64 // of the last record in the segment
+	last  mark
+	first Record
 
 	hides bool // visible waits for the peer; under l.mu
 	sync  syncState
@@ -139,6 +140,7 @@ func (l *Log) Begin(ctx context.Context, pen Pen, o WriterOptions) (*Writer, err
 	l.peer = peerAck{moved: make(chan struct{}, 1)}
 	w.hides = w.waits()
 	l.mu.Unlock()
+	w.first = rec
 	w.stored(rec)
 	return w, nil
 }
@@ -152,6 +154,12 @@ func (w *Writer) mode() Mode {
 
 // Pen is the pen under which this writer appends.
 func (w *Writer) Pen() Pen { return w.pen }
+
+// First is the segment's first record, the one with the pen.
+func (w *Writer) First() Record { return w.first }
+
+// Valid reports whether the writer may answer now: it was neither closed nor fenced, and the lease holds.
+func (w *Writer) Valid() bool { return w.alive() == nil && w.valid() }
 
 // header is the next record's, but for counts and hash.
 func (w *Writer) header() Header {
