@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"tandem"
@@ -59,7 +60,7 @@ func (s *session) login(ctx context.Context, c *packet.Connect) error {
 	if err != nil {
 		return err
 	}
-	s.device = name.Device
+	s.device = tandem.DeviceID(strings.Clone(string(name.Device))) // the rest of the name need not stay in memory
 	if string(c.ClientID) != clientID(&name) {
 		return ErrClientID
 	}
@@ -71,7 +72,7 @@ func (s *session) login(ctx context.Context, c *packet.Connect) error {
 	if err := s.keepWill(c); err != nil {
 		return err
 	}
-	number, err := admitted.Hub.Handle.Connect(ctx, name.Device, s.end)
+	number, err := admitted.Hub.Handle.Connect(ctx, s.device, s.end)
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ type fakeHub struct {
 	failing  func(*hub.Command) error // the outcome of a command
 	connect  error                    // what Connect answers
 	held     bool                     // nothing is answered meanwhile
+	forget   bool                     // messages are not kept
 	queue    []queued
 	kept     []hub.Message
 	commands []hub.Command
@@ -88,7 +89,7 @@ func (h *fakeHub) commit() {
 		if failing != nil {
 			o.Err = failing(&q.command)
 		}
-		if o.Err == nil {
+		if o.Err == nil && !h.forget {
 			m, err := hub.DecodeMessage(q.command.Body)
 			if err != nil {
 				panic(err)

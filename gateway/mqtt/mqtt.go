@@ -17,12 +17,12 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"tandem"
 	"tandem/gateway"
-	"tandem/gateway/mqtt/packet"
 	"tandem/hub"
 )
 
@@ -47,6 +47,9 @@ const maxConnect = 96 << 10
 type Server struct {
 	options Options
 	counts  struct{ open, admitted, refused, messages, acknowledged atomic.Int64 }
+
+	mu     sync.Mutex
+	groups map[<-chan struct{}]*group // by the Done of Serve's context
 }
 
 // New returns a server; it starts nothing.
@@ -66,7 +69,7 @@ func New(options Options) (*Server, error) {
 	if options.LoginWithin <= 0 {
 		options.LoginWithin = 10 * time.Second
 	}
-	return &Server{options: options}, nil
+	return &Server{options: options, groups: make(map[<-chan struct{}]*group)}, nil
 }
 
 // Stats are the server's counts since it was made, for metrics.
@@ -88,26 +91,77 @@ func (s *Server) Stats() Stats {
 // connection's deadline is the time until which CONNECT has to have come.
 func (s *Server) Serve(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
-	c := &session{server: s, conn: conn}
-	c.out.session = c
-	defer context.AfterFunc(ctx, func() { c.end(ErrClosing) })()
-	c.reader = packet.NewReader(c, maxConnect)
+	c := newSession(s, conn)
 	defer c.reader.Close()
+	s.enter(ctx, c)
+	defer s.leave(c)
+	if s.begin(ctx, c) {
+		s.finish(ctx, c, c.run(ctx))
+	}
+}
 
-	// Logging in needs a deep stack: it runs on a goroutine of its own, so that the one that stays keeps a small one.
+// begin logs the device in. That needs a deep stack and runs on a goroutine of its own, so that the one that stays
+// keeps a small one.
+func (s *Server) begin(ctx context.Context, c *session) bool {
 	opened := make(chan error, 1)
 	go func() { opened <- c.open(ctx) }()
 	if err := <-opened; err != nil {
 		s.counts.refused.Add(1)
 		c.log(ctx, "session refused", err)
-		return
+		return false
 	}
 	s.counts.admitted.Add(1)
 	s.counts.open.Add(1)
-	defer s.counts.open.Add(-1)
-	err := c.run(ctx)
+	return true
+}
+
+func (s *Server) finish(ctx context.Context, c *session, err error) {
 	c.close(ctx, err)
+	s.counts.open.Add(-1)
 	if err != errBye {
 		c.log(ctx, "session ended", err)
 	}
+}
+
+// A group is the sessions that end with one context: a list through the sessions themselves, which costs each of them
+// two words instead of a watcher of its own.
+type group struct{ first *session }
+
+func (s *Server) enter(ctx context.Context, c *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	done := ctx.Done()
+	g := s.groups[done]
+	if g == nil {
+		g = new(group)
+		s.groups[done] = g
+		context.AfterFunc(ctx, func() { s.endGroup(done) })
+	}
+	c.group, c.next = g, g.first
+	if g.first != nil {
+		g.first.before = c
+	}
+	g.first = c
+}
+
+func (s *Server) leave(c *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.before != nil {
+		c.before.next = c.next
+	} else {
+		c.group.first = c.next
+	}
+	if c.next != nil {
+		c.next.before = c.before
+	}
+}
+
+func (s *Server) endGroup(done <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := s.groups[done].first; c != nil; c = c.next {
+		c.end(ErrClosing)
+	}
+	delete(s.groups, done)
 }

@@ -23,6 +23,9 @@ type session struct {
 	reader *packet.Reader
 	out    out
 
+	group        *group // under the server's mu, with its neighbours
+	next, before *session
+
 	hub           hub.Handle
 	device        tandem.DeviceID
 	number        hub.SessionNumber
@@ -32,6 +35,13 @@ type session struct {
 	subscriptions subscription
 	will          []byte // encoded; nil when there is none
 	ended         atomic.Pointer[error]
+}
+
+func newSession(server *Server, conn net.Conn) *session {
+	s := &session{server: server, conn: conn}
+	s.out.session = s
+	s.reader = packet.NewReader(s, maxConnect)
+	return s
 }
 
 // end makes the session's goroutine end it for this reason; the first one counts. It never blocks and may be called
