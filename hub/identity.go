@@ -208,7 +208,7 @@ func (v *View) Answer(c *Command, o *Outcome) {
 	}
 }
 
-// A DeviceEntry is the data of a KindDevicePut or KindDeviceDelete entry, as far as others than View need it.
+// A DeviceEntry is what a KindDevicePut or KindDeviceDelete entry says, as far as others than View need it.
 type DeviceEntry struct {
 	Device tandem.DeviceID
 	// Revokes is set when the entry ends something that was allowed: a delete, a disabling, a key or thumbprint gone.

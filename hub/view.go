@@ -244,6 +244,9 @@ func (v *View) VersionBase() uint64 {
 //
 // What is decided must be applied, or DropOverlay called. c must stay unchanged until Answer.
 func (v *View) Decide(c *Command, at Stamp, b *pairlog.Batch) error {
+	if len(v.answers) > 0 {
+		delete(v.answers, c) // its memory held another command that nobody asked about
+	}
 	switch c.Op {
 	case OpTelemetry:
 		return v.decideTelemetry(c, b)
