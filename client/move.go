@@ -13,21 +13,23 @@ import (
 
 // An Operation is a long change with its steps, as /tandem/operations shows it.
 type Operation struct {
-	ID     string          `json:"id"`
-	Kind   string          `json:"kind"`
-	Hub    string          `json:"hub"`
-	Status string          `json:"status"`
-	Start  time.Time       `json:"start"`
-	End    time.Time       `json:"end"`
-	Steps  []Step          `json:"steps"`
-	Report json.RawMessage `json:"report,omitempty"`
-	Error  *OperationError `json:"error,omitempty"`
+	ID      string          `json:"id"`
+	Kind    string          `json:"kind"`
+	HubName string          `json:"hub_name"`
+	From    string          `json:"from"`
+	To      string          `json:"to"`
+	Status  string          `json:"status"` // running, succeeded, failed, canceled
+	Started time.Time       `json:"started"`
+	Ended   time.Time       `json:"ended,omitzero"`
+	Steps   []Step          `json:"steps,omitempty"`
+	Error   *OperationError `json:"error,omitempty"`
+	Report  json.RawMessage `json:"report,omitempty"`
 }
 
 // OperationError is why an operation failed.
 type OperationError struct {
-	Code    string `json:"code"`
 	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
 }
 
 // A Step is one recorded part of an operation.
@@ -35,39 +37,15 @@ type Step struct {
 	Name    string    `json:"name"`
 	Status  string    `json:"status"`
 	Start   time.Time `json:"start"`
-	End     time.Time `json:"end"`
-	Details string    `json:"details"`
-}
-
-// UnmarshalJSON takes details as text or as any other value.
-func (s *Step) UnmarshalJSON(text []byte) error {
-	type plain Step
-	raw := struct {
-		*plain
-		Details json.RawMessage `json:"details"`
-	}{plain: (*plain)(s)}
-	if err := json.Unmarshal(text, &raw); err != nil {
-		return err
-	}
-	if json.Unmarshal(raw.Details, &s.Details) != nil {
-		s.Details = string(raw.Details)
-	}
-	return nil
+	End     time.Time `json:"end,omitzero"`
+	Details string    `json:"details,omitempty"`
 }
 
 // Running reports whether the operation has not ended.
-func (o *Operation) Running() bool {
-	switch strings.ToLower(o.Status) {
-	case "succeeded", "failed", "canceled", "cancelled", "superseded", "done":
-		return false
-	}
-	return o.End.IsZero()
-}
+func (o *Operation) Running() bool { return o.Status == "" || strings.EqualFold(o.Status, "running") }
 
 // Failed reports whether the operation ended without doing what it was for.
-func (o *Operation) Failed() bool {
-	return !o.Running() && (o.Error != nil || !strings.EqualFold(o.Status, "succeeded") && !strings.EqualFold(o.Status, "done"))
-}
+func (o *Operation) Failed() bool { return !o.Running() && !strings.EqualFold(o.Status, "succeeded") }
 
 // A Move asks for a hub's pen to be moved.
 type Move struct {
