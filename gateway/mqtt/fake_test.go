@@ -35,6 +35,7 @@ type fakeHub struct {
 	connect  error                    // what Connect answers
 	held     bool                     // nothing is answered meanwhile
 	forget   bool                     // messages are not kept
+	slow     time.Duration            // how long Submit takes, as while a hub moves
 	queue    []queued
 	kept     []hub.Message
 	commands []hub.Command
@@ -206,6 +207,7 @@ func (h *fakeHub) Disconnect(id tandem.DeviceID, n hub.SessionNumber) {
 func (h *fakeHub) Submit(ctx context.Context, c *hub.Command, w hub.Waiter, tag uint64) error {
 	q := queued{*c, w, tag}
 	q.command.Body = append([]byte(nil), c.Body...)
+	time.Sleep(h.slow)
 	h.mu.Lock()
 	h.queue = append(h.queue, q)
 	h.mu.Unlock()

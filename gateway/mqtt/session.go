@@ -31,7 +31,7 @@ type session struct {
 	number        hub.SessionNumber
 	until         time.Time     // when the token ends
 	silence       time.Duration // how long the device may say nothing; 0 before CONNACK
-	heard         time.Time     // when it last said something
+	heard         time.Time     // when we last began to wait for it
 	subscriptions subscription
 	will          []byte // encoded; nil when there is none
 	ended         atomic.Pointer[error]
@@ -63,11 +63,11 @@ func (s *session) reason() error {
 // Read reads from the connection for the packet reader. It sets a deadline only when one has passed, that is about
 // once per keep-alive period, and returns why the session ends when one did.
 func (s *session) Read(b []byte) (int, error) {
+	if s.silence > 0 { // from here on the device is silent; while a hub that moves kept us from reading, it was not
+		s.heard = s.server.options.Clock.Now()
+	}
 	for {
 		n, err := s.conn.Read(b)
-		if n > 0 && s.silence > 0 {
-			s.heard = s.server.options.Clock.Now()
-		}
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}

@@ -90,6 +90,22 @@ func TestAnyPacketCountsAsLife(t *testing.T) {
 	})
 }
 
+// While a hub moves, handing a message over may take longer than the device's keep-alive. What the device said
+// meanwhile counts.
+func TestAWaitOfOursIsNotTheDevicesSilence(t *testing.T) {
+	inBubble(t, func(hello *packet.Connect) { hello.KeepAlive = 10 }, func(c *client, h *fakeHub, ended <-chan struct{}) {
+		h.slow = 25 * time.Second
+		c.send(publish(events, 1, "x"))
+		_ = c.conn.SetWriteDeadline(time.Now().Add(time.Minute))
+		if _, err := c.conn.Write(packet.AppendEmpty(nil, packet.PINGREQ)); err != nil {
+			t.Fatal(err)
+		}
+		c.puback(1)
+		c.next(packet.PINGRESP)
+		after(t, time.Now(), ended, 15*time.Second)
+	})
+}
+
 func TestTheSessionEndsWithItsToken(t *testing.T) {
 	inBubble(t, func(hello *packet.Connect) {
 		hello.KeepAlive = 60
