@@ -400,3 +400,15 @@ func (r *Replica) TailItems(ctx context.Context, epoch tandem.Epoch, fn func(Tai
 		return nil
 	})
 }
+
+// PeerAcked is how far the other region's copy is known to be, while this one writes; false when it does not.
+func (r *Replica) PeerAcked() (epoch tandem.Epoch, number uint64, age time.Duration, ok bool) {
+	r.mu.Lock()
+	w := r.writer
+	r.mu.Unlock()
+	if w == nil {
+		return 0, 0, 0, false
+	}
+	number, age, known := w.log.PeerAcked()
+	return w.pen.Epoch, number, age, known
+}

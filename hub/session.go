@@ -64,7 +64,9 @@ func (d *Door) Connect(ctx context.Context, id tandem.DeviceID, drop func(error)
 	if older != nil {
 		older.drop(ErrSessionTaken)
 	}
-	d.deviceChanged(id, d.replica.currentDevice(id)) // it may have changed between the two steps
+	if now := d.replica.currentDevice(id); now != nil { // it may have changed between the two steps
+		d.deviceChanged(id, now)
+	}
 	return answer.Number, nil
 }
 
