@@ -204,6 +204,20 @@ func (b *Batch) Fits(n int) bool {
 	return n <= MaxEntryBytes && b.count < MaxRecordEntries && len(b.data)+entryHeader+n <= MaxRecordBytes-maxHeader
 }
 
+// Entries gives each entry with its index. They are good until the batch changes.
+func (b *Batch) Entries() iter.Seq2[uint32, Entry] {
+	return func(yield func(uint32, Entry) bool) {
+		rest := b.data
+		for i := range b.count {
+			n := entryHeader + (int(rest[1])<<16 | int(rest[2])<<8 | int(rest[3]))
+			if !yield(i, Entry{Kind: Kind(rest[0]), Data: rest[entryHeader:n:n]}) {
+				return
+			}
+			rest = rest[n:]
+		}
+	}
+}
+
 // seal encodes the batch as the record that h describes; counts and hash are filled in. The bytes are new.
 func (b *Batch) seal(h Header) (Record, error) {
 	header := hubAt + len(h.Hub)
