@@ -42,7 +42,9 @@ func decodeText(s string) string {
 }
 
 // systemNames are the bag's names of system properties, in the order in which devices send them.
-var systemNames = [...]string{"mid", "cid", "uid", "to", "ct", "ce", "exp", "ctime", "sub", "ifid", "schema", "on", "diagid", "diagctx"}
+var systemNames = [...]string{
+	"mid", "cid", "uid", "to", "ct", "ce", "exp", "ctime", "sub", "ifid", "schema", "on", "diagid", "diagctx",
+}
 
 // systemField returns the field that a bag's name means, or nil.
 func systemField(m *hub.Message, name string) *string {

@@ -12,7 +12,8 @@ import (
 var ErrModule = &tandem.Error{Op: "find the module", Kind: tandem.NotFound, Hint: "module identities are not offered yet"}
 
 // ErrNoCredential is a device that sent no token.
-var ErrNoCredential = &tandem.Error{Op: "log in", Kind: tandem.Unauthorized, Hint: "send a SAS token; X.509 devices are not offered yet"}
+var ErrNoCredential = &tandem.Error{Op: "log in", Kind: tandem.Unauthorized,
+	Hint: "send a SAS token; X.509 devices are not offered yet"}
 
 // A Login is who wants in, and with what.
 type Login struct {
