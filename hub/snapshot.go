@@ -69,7 +69,7 @@ func (v *View) Snapshot(ctx context.Context) (SnapshotInfo, error) {
 		if err := ctx.Err(); err != nil {
 			return SnapshotInfo{}, &tandem.Error{Op: "take a snapshot", Kind: tandem.Timeout, Err: err}
 		}
-		info, err := v.snapshotOnce(try == 3)
+		info, err := v.snapshotOnce(ctx, try == 3)
 		if !errors.Is(err, errMovedOn) {
 			return info, snapshotFailed(err)
 		}
@@ -79,33 +79,16 @@ func (v *View) Snapshot(ctx context.Context) (SnapshotInfo, error) {
 // errMovedOn: between naming the position and the copy a later state reached the disk.
 var errMovedOn = errors.New("the view moved on")
 
-func (v *View) snapshotOnce(still bool) (SnapshotInfo, error) {
-	v.folding.Lock()
-	unlock := v.folding.Unlock
+func (v *View) snapshotOnce(ctx context.Context, still bool) (SnapshotInfo, error) {
+	name := v.namePosition
 	if still {
-		defer unlock()
+		v.folding.Lock()
+		defer v.folding.Unlock()
+		name = v.namePositionLocked
 	}
-	if err := v.usable(); err != nil {
-		if !still {
-			unlock()
-		}
-		return SnapshotInfo{}, err
-	}
-	want := SnapshotInfo{Fork: v.Applied(), Root: v.Root(), Time: v.AppliedTime()}
-	for _, s := range v.snaps {
-		if s.Fork == want.Fork {
-			if !still {
-				unlock()
-			}
-			return s, nil
-		}
-	}
-	flushed, err := v.db.AsyncFlush()
-	if !still {
-		unlock()
-	}
-	if err != nil {
-		return SnapshotInfo{}, err
+	want, flushed, known, err := name()
+	if err != nil || known {
+		return want, err
 	}
 	<-flushed
 	dir := filepath.Join(v.snapshots(), want.name()+partial)
@@ -115,7 +98,7 @@ func (v *View) snapshotOnce(still bool) (SnapshotInfo, error) {
 	if err := v.db.Checkpoint(dir); err != nil {
 		return SnapshotInfo{}, errors.Join(err, os.RemoveAll(dir))
 	}
-	got, err := v.inspect(dir, false)
+	got, err := v.inspect(ctx, dir, false)
 	if err == nil && got.Fork != want.Fork && got.Fork.Number > want.Fork.Number {
 		err = errMovedOn
 	}
@@ -128,8 +111,29 @@ func (v *View) snapshotOnce(still bool) (SnapshotInfo, error) {
 	return v.complete(dir, got)
 }
 
+func (v *View) namePosition() (want SnapshotInfo, flushed <-chan struct{}, known bool, err error) {
+	v.folding.Lock()
+	defer v.folding.Unlock()
+	return v.namePositionLocked()
+}
+
+// namePositionLocked tells what the view holds now and starts to flush it, unless there is a complete snapshot of it.
+func (v *View) namePositionLocked() (want SnapshotInfo, flushed <-chan struct{}, known bool, err error) {
+	if err := v.usable(); err != nil {
+		return want, nil, false, err
+	}
+	want = SnapshotInfo{Fork: v.Applied(), Root: v.Root(), Time: v.AppliedTime()}
+	for _, s := range v.Snapshots() {
+		if s.Fork == want.Fork {
+			return s, nil, true, nil
+		}
+	}
+	flushed, err = v.db.AsyncFlush()
+	return want, flushed, false, err
+}
+
 // inspect opens a copy of a view for reading and tells what it holds; with all set it also recomputes the root.
-func (v *View) inspect(dir string, all bool) (SnapshotInfo, error) {
+func (v *View) inspect(ctx context.Context, dir string, all bool) (SnapshotInfo, error) {
 	o := v.pebbleOptions()
 	o.ReadOnly = true
 	db, err := pebble.Open(dir, o)
@@ -138,7 +142,7 @@ func (v *View) inspect(dir string, all bool) (SnapshotInfo, error) {
 	}
 	s, err := loadState(db, string(v.o.Hub), v.o.Partitions)
 	if err == nil && all {
-		err = s.check(context.Background(), db)
+		err = s.check(ctx, db)
 	}
 	if err = errors.Join(err, db.Close()); err != nil {
 		return SnapshotInfo{}, err
@@ -171,12 +175,18 @@ func (v *View) complete(dir string, info SnapshotInfo) (SnapshotInfo, error) {
 	if err != nil {
 		return SnapshotInfo{}, err
 	}
-	v.snaps = slices.DeleteFunc(v.snaps, func(s SnapshotInfo) bool { return s.name() == info.name() })
-	v.snaps = append(v.snaps, info)
-	slices.SortFunc(v.snaps, func(a, b SnapshotInfo) int {
+	snaps := slices.DeleteFunc(v.Snapshots(), func(s SnapshotInfo) bool { return s.name() == info.name() })
+	v.setSnapshots(append(snaps, info))
+	return info, nil
+}
+
+func (v *View) setSnapshots(snaps []SnapshotInfo) {
+	slices.SortFunc(snaps, func(a, b SnapshotInfo) int {
 		return cmp.Or(cmp.Compare(a.Fork.Number, b.Fork.Number), cmp.Compare(a.Fork.Epoch, b.Fork.Epoch))
 	})
-	return info, nil
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.snaps = snaps
 }
 
 // findSnapshots reads which complete snapshots there are and removes what was left half done.
@@ -185,7 +195,7 @@ func (v *View) findSnapshots() error {
 	if err != nil {
 		return &tandem.Error{Op: "open the view", Kind: tandem.Internal, On: v.o.Dir, Err: err}
 	}
-	v.snaps = nil
+	var snaps []SnapshotInfo
 	for _, e := range entries {
 		dir := filepath.Join(v.snapshots(), e.Name())
 		var info SnapshotInfo
@@ -196,16 +206,16 @@ func (v *View) findSnapshots() error {
 			}
 			continue
 		}
-		v.snaps = append(v.snaps, info)
+		snaps = append(snaps, info)
 	}
-	slices.SortFunc(v.snaps, func(a, b SnapshotInfo) int { return cmp.Compare(a.Fork.Number, b.Fork.Number) })
+	v.setSnapshots(snaps)
 	return nil
 }
 
 // Snapshots lists the complete snapshots, oldest first.
 func (v *View) Snapshots() []SnapshotInfo {
-	v.keeping.Lock()
-	defer v.keeping.Unlock()
+	v.mu.RLock()
+	defer v.mu.RUnlock()
 	return slices.Clone(v.snaps)
 }
 
@@ -214,7 +224,7 @@ func (v *View) DropSnapshot(number uint64) error {
 	v.keeping.Lock()
 	defer v.keeping.Unlock()
 	var failed error
-	v.snaps = slices.DeleteFunc(v.snaps, func(s SnapshotInfo) bool {
+	v.setSnapshots(slices.DeleteFunc(v.Snapshots(), func(s SnapshotInfo) bool {
 		if s.Fork.Number != number {
 			return false
 		}
@@ -223,7 +233,7 @@ func (v *View) DropSnapshot(number uint64) error {
 		err := errors.Join(os.Remove(filepath.Join(dir, completeName)), os.RemoveAll(dir))
 		failed = errors.Join(failed, err)
 		return err == nil
-	})
+	}))
 	if failed != nil {
 		return &tandem.Error{Op: "drop a snapshot", Kind: tandem.Internal, Err: failed}
 	}
@@ -237,10 +247,10 @@ func (v *View) Rollback(ctx context.Context, to pairlog.Fork, chain func(pairlog
 	if err := ctx.Err(); err != nil {
 		return &tandem.Error{Op: "roll back", Kind: tandem.Timeout, Err: err}
 	}
-	v.folding.Lock()
-	defer v.folding.Unlock()
 	v.keeping.Lock()
 	defer v.keeping.Unlock()
+	v.folding.Lock()
+	defer v.folding.Unlock()
 	v.open.Lock()
 	defer v.open.Unlock()
 	if v.db == nil {
@@ -249,7 +259,7 @@ func (v *View) Rollback(ctx context.Context, to pairlog.Fork, chain func(pairlog
 	next := v.live() + ".new"
 	err := errors.Join(os.RemoveAll(next), os.RemoveAll(v.live()+".old"))
 	if err == nil {
-		err = v.restore(next, to, chain)
+		err = v.restore(ctx, next, to, chain)
 	}
 	if err != nil {
 		return &tandem.Error{Op: "roll back", Kind: tandem.Internal, Err: err}
@@ -274,16 +284,16 @@ func (v *View) Rollback(ctx context.Context, to pairlog.Fork, chain func(pairlog
 }
 
 // restore fills dir from the snapshot that Rollback wants.
-func (v *View) restore(dir string, to pairlog.Fork, chain func(pairlog.Fork) bool) error {
+func (v *View) restore(ctx context.Context, dir string, to pairlog.Fork, chain func(pairlog.Fork) bool) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	for _, s := range slices.Backward(v.snaps) {
+	for _, s := range slices.Backward(v.Snapshots()) {
 		if s.Fork.Number > to.Number || !chain(s.Fork) {
 			continue
 		}
 		from := filepath.Join(v.snapshots(), s.name())
-		got, err := v.inspect(from, false)
+		got, err := v.inspect(ctx, from, false)
 		if err != nil || got.Fork != s.Fork || got.Root != s.Root {
 			v.o.Logger.Error("snapshot is damaged and passed over", "hub", v.o.Hub, "snapshot", s.name(), "error", err)
 			continue
@@ -397,8 +407,8 @@ func (v *View) ExportSnapshot(ctx context.Context, number uint64, w io.Writer) e
 func (v *View) openSnapshot(number uint64) (info SnapshotInfo, files []*os.File, err error) {
 	v.keeping.Lock()
 	defer v.keeping.Unlock()
-	at := -1
-	for i, s := range v.snaps {
+	snaps, at := v.Snapshots(), -1
+	for i, s := range snaps {
 		if s.Fork.Number == number {
 			at = i
 		}
@@ -406,7 +416,7 @@ func (v *View) openSnapshot(number uint64) (info SnapshotInfo, files []*os.File,
 	if at < 0 {
 		return info, nil, &tandem.Error{Op: "export a snapshot", Kind: tandem.NotFound, On: fmt.Sprint(number)}
 	}
-	info = v.snaps[at]
+	info = snaps[at]
 	dir := filepath.Join(v.snapshots(), info.name())
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
@@ -477,47 +487,62 @@ func (r withContext) Read(p []byte) (int, error) {
 // ImportSnapshot reads what ExportSnapshot of the same hub wrote in the other region, verifies every file and the whole root,
 // and keeps it as a complete snapshot; Rollback then takes it. Kind Damaged when something does not fit: nothing is kept.
 func (v *View) ImportSnapshot(ctx context.Context, r io.Reader) (SnapshotInfo, error) {
-	v.keeping.Lock()
-	defer v.keeping.Unlock()
-	if err := v.usable(); err != nil {
-		return SnapshotInfo{}, err
+	dir, err := os.MkdirTemp(v.snapshots(), "import-*"+partial)
+	if err != nil {
+		return SnapshotInfo{}, &tandem.Error{Op: "import a snapshot", Kind: tandem.Internal, Err: err}
 	}
-	dir := filepath.Join(v.snapshots(), "import"+partial)
-	info, err := v.importFiles(ctx, dir, r)
+	want, err := importFiles(withContext{ctx, r}, dir)
+	var got SnapshotInfo
 	if err == nil {
-		info, err = v.complete(dir, info)
+		got, err = v.adopt(ctx, dir, want)
 	}
 	if err != nil {
-		return SnapshotInfo{}, &tandem.Error{Op: "import a snapshot", Kind: tandem.Damaged, Err: errors.Join(err, os.RemoveAll(dir))}
+		kind := tandem.Damaged
+		if k := tandem.KindOf(err); k != tandem.Internal {
+			kind = k
+		} else if ctx.Err() != nil {
+			kind = tandem.Timeout
+		}
+		return SnapshotInfo{}, &tandem.Error{Op: "import a snapshot", Kind: kind, Err: errors.Join(err, os.RemoveAll(dir))}
 	}
-	return info, nil
+	return got, nil
 }
 
-func (v *View) importFiles(ctx context.Context, dir string, r io.Reader) (SnapshotInfo, error) {
-	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
+// adopt verifies an unpacked snapshot and makes it one of the view's.
+func (v *View) adopt(ctx context.Context, dir string, want SnapshotInfo) (SnapshotInfo, error) {
+	v.keeping.Lock()
+	defer v.keeping.Unlock()
+	if err := v.usable(); err != nil && v.db == nil {
 		return SnapshotInfo{}, err
 	}
-	t := tar.NewReader(withContext{ctx, r})
-	var want SnapshotInfo
-	if err := importJSON(t, archiveHead, &want); err != nil {
-		return SnapshotInfo{}, err
-	}
-	hashes, err := unpack(t, dir, want.Bytes)
-	if err != nil {
-		return SnapshotInfo{}, err
-	}
-	var wanted []fileHash
-	if err := readJSON(t, &wanted); err != nil {
-		return SnapshotInfo{}, err
-	}
-	if !slices.Equal(hashes, wanted) {
-		return SnapshotInfo{}, errors.New("files differ from their hashes")
-	}
-	got, err := v.inspect(dir, true)
+	got, err := v.inspect(ctx, dir, true)
 	if err == nil && (got.Fork != want.Fork || got.Root != want.Root) {
 		err = errors.New("position or root differ from the description")
 	}
-	return got, err
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	return v.complete(dir, got)
+}
+
+// importFiles unpacks an archive into dir and returns its description.
+func importFiles(r io.Reader, dir string) (want SnapshotInfo, err error) {
+	t := tar.NewReader(r)
+	if err := importJSON(t, archiveHead, &want); err != nil {
+		return want, err
+	}
+	hashes, err := unpack(t, dir, want.Bytes)
+	if err != nil {
+		return want, err
+	}
+	var wanted []fileHash
+	if err := readJSON(t, &wanted); err != nil {
+		return want, err
+	}
+	if !slices.Equal(hashes, wanted) {
+		return want, errors.New("files differ from their hashes")
+	}
+	return want, nil
 }
 
 // unpack writes files until the archive's tail, which it leaves to be read.
@@ -572,8 +597,8 @@ func readJSON(r io.Reader, value any) error {
 // Check recomputes every bucket of the root and the counts from the devices, for the scrub: kind Damaged when the view
 // does not hold what it folded. Folding goes on meanwhile.
 func (v *View) Check(ctx context.Context) error {
-	v.open.RLock()
-	defer v.open.RUnlock()
+	v.keeping.Lock()
+	defer v.keeping.Unlock()
 	v.folding.Lock()
 	if err := v.usable(); err != nil {
 		v.folding.Unlock()

@@ -60,12 +60,14 @@ type View struct {
 	cache  *pebble.Cache
 	broken atomic.Pointer[tandem.Error]
 
-	mu    sync.RWMutex // guards s, check for readers; written only by Apply and Rollback, which hold folding
+	mu    sync.RWMutex // guards what follows; s and check are written only by those who hold folding, snaps by keeping
 	s     *state
 	check RootCheck
+	snaps []SnapshotInfo // replaced as a whole
 
-	keeping sync.Mutex // guards snaps and the directory of snapshots
-	snaps   []SnapshotInfo
+	// keeping is held by whatever works on snapshots or replaces the live database. Locks are taken in the order
+	// keeping, folding, open, mu.
+	keeping sync.Mutex
 }
 
 // A Stamp names the record that is being built.
@@ -198,10 +200,10 @@ func (v *View) usable() error {
 // Close writes everything to disk, so that the next OpenView is where this one was, and closes the view. Calls that
 // come later get kind Unavailable.
 func (v *View) Close() error {
-	v.folding.Lock()
-	defer v.folding.Unlock()
 	v.keeping.Lock()
 	defer v.keeping.Unlock()
+	v.folding.Lock()
+	defer v.folding.Unlock()
 	v.open.Lock()
 	defer v.open.Unlock()
 	if v.db == nil {
