@@ -79,6 +79,7 @@ func Dial(ctx context.Context, options ClientOptions) (*Etcd, error) {
 			MaxCallSendMsgSize:   4 * MaxBytes,
 			DialOptions: []grpc.DialOption{
 				grpc.WithStatsHandler(wire{}),
+				grpc.WithChainUnaryInterceptor(atOnce),
 				grpc.WithConnectParams(grpc.ConnectParams{
 					Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 					MinConnectTimeout: patience,
@@ -92,6 +93,13 @@ func Dial(ctx context.Context, options ClientOptions) (*Etcd, error) {
 		e.sites = append(e.sites, &site{client: client})
 	}
 	return e, nil
+}
+
+// atOnce lets a call fail when there is no connection; etcd's client would have it wait for one.
+func atOnce(
+	ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+) error {
+	return invoke(ctx, method, request, reply, conn, append(options[:len(options):len(options)], grpc.WaitForReady(false))...)
 }
 
 // Close ends the client: calls under way fail, watches are closed. It returns when nothing of it runs any more.

@@ -198,7 +198,9 @@ func race[T any](ctx context.Context, e *Etcd, r request[T]) (T, fate, error) {
 				return a.value, a.fate, nil
 			}
 		case <-hurry.C:
-			if r.repeat && !t.over && t.flying < len(order) {
+			if t.negative != nil { // what keeps us waiting is what it may have been refused for: the caller has to look
+				cancel()
+			} else if r.repeat && !t.over && t.flying < len(order) {
 				launch()
 			}
 		case <-ended:

@@ -17,7 +17,13 @@ type Taker struct {
 	ttl   time.Duration
 
 	mu   sync.Mutex // guards rows
-	rows map[tandem.Incarnation]Sightings
+	rows map[tandem.Incarnation]row
+}
+
+// A row is what was seen of one lease: the count, and its text at the last look.
+type row struct {
+	Sightings
+	text []byte
 }
 
 // NewTaker returns a taker that has seen nothing. Self is the incarnation in whose name it fences; ttl is the one all
@@ -26,7 +32,7 @@ func NewTaker(store Store, clock tandem.Clock, self tandem.Incarnation, ttl time
 	if ttl == 0 {
 		ttl = DefaultTTL
 	}
-	return &Taker{store: store, clock: clock, self: self, ttl: ttl, rows: make(map[tandem.Incarnation]Sightings)}
+	return &Taker{store: store, clock: clock, self: self, ttl: ttl, rows: make(map[tandem.Incarnation]row)}
 }
 
 // A Sighting is what one Observe saw and may conclude.
@@ -51,12 +57,13 @@ func (t *Taker) Observe(ctx context.Context, incarnation tandem.Incarnation) (Si
 	}
 	answered := t.clock.Boot()
 	var s Sighting
+	var text []byte
 	for _, item := range done.Now {
 		switch item.Key {
 		case fence:
 			s.Fenced = true
 		case key:
-			s.Exists, s.Revision = true, item.Revision
+			s.Exists, s.Revision, text = true, item.Revision, item.Value
 			if s.Lease, err = DecodeLease(item); err != nil {
 				return Sighting{}, err
 			}
@@ -64,10 +71,10 @@ func (t *Taker) Observe(ctx context.Context, incarnation tandem.Incarnation) (Si
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	row := t.rows[incarnation].See(s.Revision, sent, answered, t.ttl)
-	t.rows[incarnation] = row
-	s.Unchanged = row.Unchanged()
-	s.Lapsed = row.Lapsed(answered, t.ttl)
+	seen := t.rows[incarnation].See(s.Revision, sent, answered, t.ttl)
+	t.rows[incarnation] = row{Sightings: seen, text: text}
+	s.Unchanged = seen.Unchanged()
+	s.Lapsed = seen.Lapsed(answered, t.ttl)
 	return s, nil
 }
 
@@ -78,16 +85,20 @@ func (t *Taker) Observe(ctx context.Context, incarnation tandem.Incarnation) (Si
 // have happened: call again.
 func (t *Taker) Fence(ctx context.Context, incarnation tandem.Incarnation) error {
 	t.mu.Lock()
-	row := t.rows[incarnation]
+	seen := t.rows[incarnation]
 	t.mu.Unlock()
-	if !row.Lapsed(t.clock.Boot(), t.ttl) {
+	if !seen.Lapsed(t.clock.Boot(), t.ttl) {
 		return ErrAlive
 	}
 	key, fence := LeaseKey(incarnation), FenceKey(incarnation)
-	done, err := t.store.Commit(ctx, Txn{
-		If:   []Compare{{Key: key, Revision: row.Revision}, {Key: fence}},
-		Then: []Change{{Key: fence, Value: encode(Fence{By: t.self, Lease: row.Revision})}},
-	})
+	txn := Txn{
+		If:   []Compare{{Key: key, Revision: seen.Revision}, {Key: fence}},
+		Then: []Change{{Key: fence, Value: encode(Fence{By: t.self, Lease: seen.Revision})}},
+	}
+	if seen.Revision > 0 { // written anew as it is, so that the store may send this twice: see Txn.guarded
+		txn.Then = append(txn.Then, Change{Key: key, Value: seen.text})
+	}
+	done, err := t.store.Commit(ctx, txn)
 	if err != nil {
 		return err
 	}

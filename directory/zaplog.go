@@ -21,6 +21,13 @@ func (z zapToSlog) level(l zapcore.Level) slog.Level {
 	return slog.LevelDebug
 }
 
+// harmless are errors that etcd logs and that mean nothing: the first before the first snapshot of a new member, the
+// second whenever a member leaves (should a listener really fail, Member.Run returns that).
+var harmless = map[string]bool{
+	"failed to update storage version":              true,
+	"setting up serving from embedded etcd failed.": true,
+}
+
 // Enabled is zapcore.LevelEnabler. Etcd's debug level is never wanted.
 func (z zapToSlog) Enabled(l zapcore.Level) bool {
 	return l > zapcore.DebugLevel && z.logger.Enabled(context.Background(), z.level(l))
@@ -32,7 +39,7 @@ func (z zapToSlog) With(fields []zapcore.Field) zapcore.Core {
 }
 
 func (z zapToSlog) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if z.Enabled(entry.Level) {
+	if z.Enabled(entry.Level) && !harmless[entry.Message] {
 		return checked.AddCore(entry, z)
 	}
 	return checked
