@@ -324,6 +324,13 @@ func (l *Log) adopt(ctx context.Context, b []Branch) error {
 	if err := checkBranches(b); err != nil {
 		return err
 	}
+	for _, known := range l.Branches() {
+		for _, told := range b {
+			if told.Epoch == known.Epoch && told.Holder != known.Holder {
+				return diverged(l.o.Hub, fmt.Errorf("epoch %d is %s's here and %s's there", known.Epoch, known.Holder, told.Holder))
+			}
+		}
+	}
 	if len(b) > 0 && b[0].Fork.Number > 0 { // older branches are trimmed where b comes from, but perhaps not here
 		b = append(Extend(l.Branches(), b[0]), b[1:]...)
 	}

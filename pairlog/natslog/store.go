@@ -94,7 +94,9 @@ func parseStreamName(name string) (id pairlog.SegmentID, ok bool) {
 	}, true
 }
 
-func (s *Store) subject(id pairlog.SegmentID) string { return "log." + string(s.own) + "." + streamName(id) }
+func (s *Store) subject(id pairlog.SegmentID) string {
+	return "log." + string(s.own) + "." + streamName(id)
+}
 
 func (s *Store) config(id pairlog.SegmentID) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
@@ -210,7 +212,7 @@ func (s *Store) Read(ctx context.Context, id pairlog.SegmentID, from uint64, max
 	if err := s.nc.PublishRequest("$JS.API.DIRECT.GET."+streamName(id), inbox, []byte(request)); err != nil {
 		return s.wrap("read a segment", id, err)
 	}
-	for {
+	for given := 0; ; {
 		msg, err := sub.NextMsgWithContext(ctx)
 		if errors.Is(err, nats.ErrNoResponders) {
 			return s.unread(ctx, id, err)
@@ -230,6 +232,10 @@ func (s *Store) Read(ctx context.Context, id pairlog.SegmentID, from uint64, max
 			return &tandem.Error{Op: "read the log", Kind: tandem.Damaged, On: string(id.Hub),
 				Err: errors.Join(pairlog.ErrDamaged, fmt.Errorf("segment %s: sequence %d is missing", streamName(id), from))}
 		}
+		if given > 0 && given+len(msg.Data) > maxBytes { // the engine gives one more than it was asked for
+			return nil
+		}
+		given += len(msg.Data)
 		if err := fn(at, msg.Data); err != nil {
 			return err
 		}
