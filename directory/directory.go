@@ -3,8 +3,8 @@
 // nobody.
 //
 // Store is the contract. Etcd keeps it on embedded etcd (this package is etcd's only importer), one member per site;
-// Memory is its twin for tests. Lease holds the rules by which a node proves that it lives and another may conclude
-// that it does not; the goroutine that renews a lease is started by package region.
+// Memory is its twin for tests. A Holder proves by its Lease that its node lives, in Terms that end when it can't; a
+// Taker concludes that another's does not, and fences it. The goroutine that keeps a lease is started by package region.
 package directory
 
 import (
@@ -63,6 +63,8 @@ type Event struct {
 //
 // Every call may be made by many goroutines at once. Errors are *tandem.Error: Unavailable when there is no majority
 // or the deadline passed before the request was sent, Timeout when the outcome is unknown, TooLarge beyond 1 MiB.
+// A failed read is always Unavailable. Invalid is a key that is empty or begins with '/', a key changed twice, or a
+// transaction without conditions and changes; Full a directory beyond its quota. A context without a deadline gets 2 s.
 type Store interface {
 	// Get reads one key, linearizably. ErrNotFound when it is absent.
 	Get(ctx context.Context, key string) (Item, error)

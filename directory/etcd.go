@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -44,15 +45,6 @@ type Etcd struct {
 	sites []*site
 }
 
-// A site is one member as this client sees it.
-type site struct {
-	client  *clientv3.Client
-	proven  time.Time // of its last answer
-	suspect bool      // it failed, or kept us waiting, since then
-	probing bool
-	probed  time.Time
-}
-
 var _ Store = (*Etcd)(nil)
 
 // Dial prepares a client and returns without waiting for any member. The client lives until Close, or the end of ctx.
@@ -81,8 +73,10 @@ func Dial(ctx context.Context, options ClientOptions) (*Etcd, error) {
 				grpc.WithStatsHandler(wire{}),
 				grpc.WithChainUnaryInterceptor(atOnce),
 				grpc.WithConnectParams(grpc.ConnectParams{
-					Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 					MinConnectTimeout: patience,
+					Backoff: backoff.Config{
+						BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second,
+					},
 				}),
 			},
 		})
@@ -238,4 +232,8 @@ func (e *Etcd) committed(answer *clientv3.TxnResponse) Committed {
 		}
 	}
 	return done
+}
+
+func (e *Etcd) item(kv *mvccpb.KeyValue) Item {
+	return Item{Key: string(kv.Key[len(e.prefix):]), Value: kv.Value, Revision: Revision(kv.ModRevision)}
 }

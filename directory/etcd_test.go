@@ -296,6 +296,10 @@ func TestEtcd(t *testing.T) {
 }
 
 func testLeave(t *testing.T, s *sites) {
+	store := s.dial(t, "leave", names...) // a client that watches must not hold them up
+	events := store.Watch(t.Context(), "", 0)
+	directorytest.Set(t, store, "k=1")
+	await(t, events, "1")
 	within(t, 4*time.Second, "leaving", func() error {
 		for _, p := range s.running {
 			_ = p.stdin.Close()

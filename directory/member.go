@@ -86,7 +86,7 @@ func (o MemberOptions) config() (*embed.Config, error) {
 		return nil, errors.New("a member needs a name and a data directory")
 	}
 	if o.InitialCluster[o.Name] != o.PeerURL {
-		return nil, fmt.Errorf("the initial cluster names %q as this member's peer URL, the options %q", o.InitialCluster[o.Name], o.PeerURL)
+		return nil, fmt.Errorf("the initial cluster says %q is this member's peer URL, not %q", o.InitialCluster[o.Name], o.PeerURL)
 	}
 	c := embed.NewConfig()
 	c.Name, c.Dir = o.Name, filepath.Join(o.DataDir, "etcd")
@@ -265,18 +265,28 @@ func (m *Member) follows(ctx context.Context, server *embed.Etcd, urls []string)
 		status.RaftAppliedIndex+near > server.Server.CommittedIndex()
 }
 
-// stop hands the leadership on, if somebody takes it within a moment, and ends the server. Etcd's own way of doing so
-// may wait for several seconds when the other members are leaving too.
+// stopLimit bounds a member's leaving.
+const stopLimit = 2 * time.Second
+
+// stop hands the leadership on, if somebody takes it within a moment, and ends the server in good order. Etcd waits
+// several seconds when the member that it wants to lead is stopped or leaving too; the caller's process does not wait for
+// that: what was acknowledged is durable anyway, and the rest ends by itself.
 func (m *Member) stop(server *embed.Etcd) {
-	if leads(server) {
-		for name := range namesBut(server, m.config.Name) {
-			if leads(server) {
-				m.passTo(context.Background(), server, name)
-			}
+	for name := range namesBut(server, m.config.Name) {
+		if leads(server) {
+			m.passTo(context.Background(), server, name)
 		}
 	}
-	server.Server.HardStop()
-	server.Close()
+	closed := make(chan struct{})
+	go func() {
+		server.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(stopLimit):
+		m.logger.Info("directory member still leaving", "member", m.config.Name)
+	}
 }
 
 func namesBut(server *embed.Etcd, self string) map[string]bool {

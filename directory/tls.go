@@ -17,13 +17,13 @@ type TLSFiles struct {
 
 // Client is the configuration with which these files call a member. Invalid when the authority's file can't be read.
 func (f TLSFiles) Client() (*tls.Config, error) {
+	roots := x509.NewCertPool()
 	pem, err := os.ReadFile(f.CA)
+	if err == nil && !roots.AppendCertsFromPEM(pem) {
+		err = errors.New("no certificate in it")
+	}
 	if err != nil {
 		return nil, &tandem.Error{Op: "read the sites' authority", Kind: tandem.Invalid, On: f.CA, Err: err}
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, &tandem.Error{Op: "read the sites' authority", Kind: tandem.Invalid, On: f.CA, Err: errors.New("no certificate in it")}
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
