@@ -323,18 +323,25 @@ func (d *Door) release(acked uint64) {
 	}
 }
 
+// listen lets the holder in the other region answer this door, until the stops are called.
+func (d *Door) listen() (stops []func(), err error) {
+	for verb, receive := range map[string]func(tandem.RegionName, []byte){"answers": d.answers, "drop": d.dropped} {
+		stop, err := d.link.Receive(doorSubject(d.Info().ID, d.id, verb), receive)
+		if err != nil {
+			return stops, err
+		}
+		stops = append(stops, stop)
+	}
+	return stops, nil
+}
+
+// announceEvery is how often sessions are announced again: a message that told a door to drop one may have been lost.
+const announceEvery = time.Minute
+
 // run sends commands to a holder in another region until ctx ends.
 func (d *Door) run(ctx context.Context) error {
-	answers, err := d.link.Receive(doorSubject(d.Info().ID, d.id, "answers"), d.answers)
-	if err != nil {
-		return err
-	}
-	defer answers()
-	drops, err := d.link.Receive(doorSubject(d.Info().ID, d.id, "drop"), d.dropped)
-	if err != nil {
-		return err
-	}
-	defer drops()
+	announce := time.NewTicker(announceEvery)
+	defer announce.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	var buf []byte
@@ -345,6 +352,8 @@ func (d *Door) run(ctx context.Context) error {
 		case <-d.wake:
 		case <-tick.C:
 			d.goBackWhenStuck()
+		case <-announce.C:
+			d.announceSessions()
 		}
 		for {
 			region, frame := d.nextFrame()

@@ -58,6 +58,7 @@ type Replica struct {
 	revoked  revocations
 
 	viewMu sync.Mutex // one goroutine folds at a time
+	writes bool       // the writer folds what it appends; under viewMu
 
 	started chan struct{} // closed when Run has begun
 	closing chan struct{} // closed when Run ends
@@ -203,7 +204,7 @@ func (r *Replica) foldTo(ctx context.Context, number uint64) error {
 	defer r.viewMu.Unlock()
 	for {
 		at := r.view.Applied().Number
-		if at >= number || r.log.Visible() <= at {
+		if r.writes || at >= number || r.log.Visible() <= at {
 			return nil
 		}
 		progressed := false
@@ -390,17 +391,9 @@ func (r *Replica) Lead(ctx context.Context, pen pairlog.Pen, term context.Contex
 		}
 		options.InSync = inSync
 	}
-	log, err := r.log.Begin(ctx, pen, options)
+	w, err := r.begin(ctx, pen, options)
 	if err != nil {
-		return err
-	}
-	first := log.First()
-	w := newWriter(r, log, first.Header.Number+1)
-	if err := w.apply(&first); err != nil {
-		return err
-	}
-	r.registry.begin(pen.Epoch)
-	if err := r.applyRevocations(ctx, w); err != nil {
+		r.setWrites(false)
 		return err
 	}
 	writing, stop := context.WithCancelCause(r.ctx)
@@ -414,12 +407,36 @@ func (r *Replica) Lead(ctx context.Context, pen pairlog.Pen, term context.Contex
 	r.task(func() {
 		defer close(ended)
 		defer unbind()
-		if err := w.run(writing); err != nil {
+		err := w.run(writing)
+		r.setWrites(false)
+		if err != nil {
 			r.stopped(w, err)
 		}
 	})
 	r.o.Notify.Send(PenOpened{Hub: r.o.Info.Name, Region: r.o.Region, Epoch: pen.Epoch})
 	return nil
+}
+
+// begin appends the pen's record and what a new holder has to write before its first command.
+func (r *Replica) begin(ctx context.Context, pen pairlog.Pen, options pairlog.WriterOptions) (*writer, error) {
+	r.setWrites(true)
+	log, err := r.log.Begin(ctx, pen, options)
+	if err != nil {
+		return nil, err
+	}
+	first := log.First()
+	w := newWriter(r, log, first.Header.Number+1)
+	if err := w.apply(&first); err != nil {
+		return nil, err
+	}
+	r.registry.begin(pen.Epoch)
+	return w, r.applyRevocations(ctx, w)
+}
+
+func (r *Replica) setWrites(writes bool) {
+	r.viewMu.Lock()
+	defer r.viewMu.Unlock()
+	r.writes = writes
 }
 
 // stopped fences a replica whose writer gave up.

@@ -12,6 +12,7 @@ import (
 
 // serve answers the other region's doors and questions.
 func (r *Replica) serve() (stops []func(), err error) {
+	stops, err = r.door.listen()
 	id := r.o.Info.ID
 	receive := func(verb string, fn func(tandem.RegionName, []byte)) {
 		if err == nil {
