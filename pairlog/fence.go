@@ -106,7 +106,7 @@ func (l *Log) sealParts(ctx context.Context, parts []*part) error {
 		return nil
 	}
 	if lay.end.Number < l.lay.end.Number {
-		l.recent.reset()
+		l.forget()
 		l.visible = min(l.visible, lay.end.Number)
 	}
 	l.chain, l.lay = chain, lay

@@ -43,6 +43,8 @@ type Log struct {
 	lay      layout // its spans' last end grows with every record
 	visible  uint64
 	recent   ring
+	given    given
+	clipped  int           // how often the chain was changed other than by growing
 	changed  chan struct{} // closed at the next change; nil when nobody waits
 	ended    map[tandem.Epoch]bool
 	writer   *Writer
@@ -303,6 +305,21 @@ func (l *Log) grew(p *part, r Record) {
 	l.wake()
 }
 
+// forget drops what memory keeps of the chain, after the chain changed. Called with mu held for writing.
+func (l *Log) forget() {
+	l.recent.reset()
+	l.given = given{}
+	l.clipped++
+}
+
+// known is the hash of a record of the chain, when memory has it. Called with mu held.
+func (l *Log) known(number uint64) (Hash, bool) {
+	if h, ok := l.recent.hash(number); ok {
+		return h, true
+	}
+	return l.given.hash(number)
+}
+
 // see moves visible on as far as it may. Called with mu held for writing.
 func (l *Log) see() {
 	to := l.lay.end.Number
@@ -346,7 +363,7 @@ func (l *Log) adopt(ctx context.Context, b []Branch) error {
 	same := lay.end.Fork == l.lay.end.Fork
 	l.chain, l.lay = slices.Clone(b), lay
 	if !same {
-		l.recent.reset()
+		l.forget()
 		l.visible = min(l.visible, lay.end.Number)
 		l.see()
 	}

@@ -203,7 +203,7 @@ func (l *Log) takeAck(ctx context.Context, p *pull) {
 	}
 	l.mu.RLock()
 	lay := l.layout()
-	hash, found := l.recent.hash(p.acked)
+	hash, found := l.known(p.acked)
 	l.mu.RUnlock()
 	if p.acked > lay.end.Number || p.acked < lay.floor.Number {
 		return
@@ -293,8 +293,8 @@ func (l *Log) complete(ctx context.Context, p *pull, a *pulled, limit uint64) ([
 		return a.encode(), nil
 	}
 	l.mu.RLock()
-	hash, found := l.recent.hash(p.after)
-	lay := l.layout()
+	hash, found := l.known(p.after)
+	lay, clipped := l.layout(), l.clipped
 	l.mu.RUnlock()
 	if !found {
 		var err error
@@ -312,6 +312,14 @@ func (l *Log) complete(ctx context.Context, p *pull, a *pulled, limit uint64) ([
 	})
 	if err != nil {
 		return nil, err
+	}
+	if n := len(a.records); n > 0 {
+		h := &a.records[n-1].Header
+		l.mu.Lock()
+		if l.clipped == clipped {
+			l.given.push(Fork{Epoch: h.Epoch, Number: h.Number, Hash: h.Hash})
+		}
+		l.mu.Unlock()
 	}
 	return a.encode(), nil
 }

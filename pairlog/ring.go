@@ -55,3 +55,23 @@ func (r *ring) hash(number uint64) (Hash, bool) {
 	}
 	return Hash{}, false
 }
+
+// A given is what the peer was sent last: the hashes by which it will ask next, also when the ring is past them.
+type given struct {
+	ends [8]Fork
+	next int
+}
+
+func (g *given) push(f Fork) {
+	g.ends[g.next%len(g.ends)] = f
+	g.next++
+}
+
+func (g *given) hash(number uint64) (Hash, bool) {
+	for _, f := range g.ends {
+		if f.Number == number && number > 0 {
+			return f.Hash, true
+		}
+	}
+	return Hash{}, false
+}

@@ -133,7 +133,7 @@ func (l *Log) Begin(ctx context.Context, pen Pen, o WriterOptions) (*Writer, err
 	}
 	l.mu.Lock()
 	if lay.end.Fork != l.lay.end.Fork {
-		l.recent.reset()
+		l.forget()
 	}
 	l.chain, l.lay, l.writer, l.follow = pen.Forks, lay, w, nil
 	l.visible = min(l.visible, lay.end.Number)

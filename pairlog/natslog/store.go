@@ -26,6 +26,9 @@ const (
 	codeStorage       = 10047
 )
 
+// maxBatch is how many records one direct get gives.
+const maxBatch = 1000
+
 // requestTime bounds a request to the engine when the caller's context does not.
 const requestTime = 10 * time.Second
 
@@ -199,12 +202,15 @@ func (s *Store) Read(ctx context.Context, id pairlog.SegmentID, from uint64, max
 		defer cancel()
 	}
 	from = max(from, 1)
+	batch := 1
 	request := fmt.Sprintf(`{"seq":%d,"batch":1}`, from)
 	if maxBytes > pairlog.MaxRecordBytes+4<<10 {
-		request = fmt.Sprintf(`{"seq":%d,"batch":1000,"max_bytes":%d}`, from, min(maxBytes, 16<<20))
+		batch = maxBatch
+		request = fmt.Sprintf(`{"seq":%d,"batch":%d,"max_bytes":%d}`, from, batch, min(maxBytes, 16<<20))
 	}
 	inbox := s.nc.NewInbox()
-	sub, err := s.nc.SubscribeSync(inbox)
+	messages := make(chan *nats.Msg, batch+1) // and the end mark: it never fills up
+	sub, err := s.nc.ChanSubscribe(inbox, messages)
 	if err != nil {
 		return s.wrap("read a segment", id, err)
 	}
@@ -213,12 +219,11 @@ func (s *Store) Read(ctx context.Context, id pairlog.SegmentID, from uint64, max
 		return s.wrap("read a segment", id, err)
 	}
 	for given := 0; ; {
-		msg, err := sub.NextMsgWithContext(ctx)
-		if errors.Is(err, nats.ErrNoResponders) {
-			return s.unread(ctx, id, err)
-		}
-		if err != nil {
-			return s.wrap("read a segment", id, err)
+		var msg *nats.Msg
+		select {
+		case msg = <-messages:
+		case <-ctx.Done():
+			return s.wrap("read a segment", id, ctx.Err())
 		}
 		switch status := msg.Header.Get("Status"); status {
 		case "":
