@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -20,7 +21,10 @@ type Lag struct {
 	Known bool
 }
 
-const lagKnown = 3 * time.Second
+const (
+	lagKnown    = 3 * time.Second
+	copyTimeout = 1500 * time.Millisecond // of one submission to the copy
+)
 
 // heard is the holder's last answer.
 type heard struct {
@@ -161,7 +165,7 @@ func (f *follow) run(ctx context.Context, holder tandem.RegionName) error {
 			if f.fetch {
 				return nil
 			}
-			f.rest(ctx, errors.New("the peer does not know the epoch"))
+			f.rest(ctx, &tandem.Error{Op: "pull", Kind: tandem.Unavailable, Err: errors.New("the peer does not know the epoch")})
 			continue
 		}
 		if len(a.records) == 0 {
@@ -214,7 +218,11 @@ func (l *Log) request(ctx context.Context, p pull) chan asked {
 
 // rest waits a little after a failure, so that a dark link is tried again soon but not hard.
 func (f *follow) rest(ctx context.Context, err error) {
-	f.l.logger.Debug("pull failed", "epoch", uint64(f.epoch), "err", err)
+	level := slog.LevelDebug // a dark link, which others report
+	if k := tandem.KindOf(err); k != tandem.Unavailable && k != tandem.Timeout {
+		level = slog.LevelWarn
+	}
+	f.l.logger.Log(ctx, level, "pull failed", "epoch", uint64(f.epoch), "err", err)
 	f.l.pause(ctx, 20*time.Millisecond+rand.N(130*time.Millisecond))
 }
 
@@ -352,36 +360,23 @@ func (f *follow) store(ctx context.Context, r *Record, holder tandem.RegionName)
 	if !p.empty() {
 		after = p.last - p.base
 	}
-	if err := l.submitCopy(ctx, p.id, after, r.Bytes); err != nil {
-		if errors.Is(err, ErrUncertain) {
-			l.mu.Lock()
-			p.dead = true
-			l.mu.Unlock()
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+	switch err := l.submit(ctx, p.id, after, r.Bytes, copyTimeout); {
+	case err == nil:
+	case ctx.Err() != nil: // EndCopy's seal, or the end of the follower; what was stored is found by reading
+		l.mu.Lock()
+		p.dead = true
+		l.mu.Unlock()
+		return context.Cause(ctx)
+	case errors.Is(err, ErrSealed):
+		return fmt.Errorf("epoch %d: %w", epoch, ErrCopyEnded)
+	default:
+		l.mu.Lock()
+		p.dead = true
+		l.mu.Unlock()
 		return err
 	}
 	l.grew(p, *r)
 	return nil
-}
-
-// submitCopy is submit for a copy: EndCopy's seal and the end of ctx may interrupt it.
-func (l *Log) submitCopy(ctx context.Context, id SegmentID, after uint64, record []byte) error {
-	attempt, cancel := l.within(ctx, 1500*time.Millisecond)
-	err := l.o.Store.Append(attempt, id, after, record)
-	cancel()
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if errors.Is(err, ErrSealed) {
-		return fmt.Errorf("epoch %d: %w", id.Epoch, ErrCopyEnded)
-	}
-	return l.submit(ctx, id, after, record, 1500*time.Millisecond)
 }
 
 // PeerState is what the peer region says of its log.

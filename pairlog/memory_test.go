@@ -1,6 +1,7 @@
 package pairlog_test
 
 import (
+	"fmt"
 	"testing"
 
 	"tandem/pairlog"
@@ -25,5 +26,18 @@ func memoryPair(t *testing.T) logtest.Pair {
 		B:    logtest.Side{Region: "east", Store: pairlog.NewMemory(), Link: n.Link("east")},
 		Cut:  func() { n.Cut("west", "east") },
 		Join: func() { n.Join("west", "east") },
+	}
+}
+
+func TestWalks(t *testing.T) {
+	seeds := 60
+	if testing.Short() {
+		seeds = 10
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			logtest.RunWalk(t, uint64(seed), 40, memoryPair)
+		})
 	}
 }

@@ -128,7 +128,7 @@ func (l *Log) Begin(ctx context.Context, pen Pen, o WriterOptions) (*Writer, err
 	if err != nil {
 		return nil, err
 	}
-	if err := l.submit(ctx, w.id, 0, rec.Bytes, o.AppendTimeout); err != nil {
+	if err := l.submit(context.WithoutCancel(ctx), w.id, 0, rec.Bytes, o.AppendTimeout); err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
@@ -232,7 +232,7 @@ func (w *Writer) append(ctx context.Context, b *Batch, urgent bool) (Record, err
 	if err != nil {
 		return Record{}, err
 	}
-	if err := w.l.submit(ctx, w.id, w.seq, rec.Bytes, w.o.AppendTimeout); err != nil {
+	if err := w.l.submit(context.WithoutCancel(ctx), w.id, w.seq, rec.Bytes, w.o.AppendTimeout); err != nil {
 		return Record{}, w.die(err)
 	}
 	w.stored(rec)
@@ -275,11 +275,12 @@ func usedShare(s Space) float64 {
 }
 
 // submit stores a record and answers only what is certain: nil when it is on disk, ErrFenced when the segment took
-// another record or was sealed, ErrUncertain after three submissions of the same bytes without an answer.
+// another record or was sealed, ErrUncertain after three submissions of the same bytes without an answer, and ctx's
+// cause when ctx ended (a copy may be interrupted; a writer gives a ctx that does not end).
 func (l *Log) submit(ctx context.Context, id SegmentID, after uint64, record []byte, timeout time.Duration) error {
 	var cause error
 	for try := 0; try < 3; try++ {
-		attempt, cancel := l.within(context.WithoutCancel(ctx), timeout)
+		attempt, cancel := l.within(ctx, timeout)
 		err := l.o.Store.Append(attempt, id, after, record)
 		cancel()
 		switch {
@@ -288,7 +289,7 @@ func (l *Log) submit(ctx context.Context, id SegmentID, after uint64, record []b
 		case errors.Is(err, ErrSealed), errors.Is(err, ErrNoSegment):
 			return fmt.Errorf("epoch %d: %w: %w", id.Epoch, err, ErrFenced)
 		case errors.Is(err, ErrSequence):
-			look, cancel := l.within(context.WithoutCancel(ctx), timeout)
+			look, cancel := l.within(ctx, timeout)
 			mine, err := l.holds(look, id, after+1, record)
 			cancel()
 			if err == nil && mine {
@@ -300,6 +301,9 @@ func (l *Log) submit(ctx context.Context, id SegmentID, after uint64, record []b
 			cause = err
 		default:
 			cause = err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		if try < 2 {
 			l.pause(ctx, time.Duration(try+1)*20*time.Millisecond)
