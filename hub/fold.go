@@ -209,6 +209,9 @@ func (m *meta) count(value stored, by int64) {
 // readInto returns a device's applied value in the fold's memory.
 func (v *View) readInto(id []byte) (stored, error) {
 	f := &v.fold
+	if !v.s.buckets.mayHave(id) {
+		return nil, nil
+	}
 	f.keys = append(append(f.keys[:0], keyDevice), id...)
 	value, closer, err := v.db.Get(f.keys)
 	if err == pebble.ErrNotFound {
@@ -241,7 +244,7 @@ func (v *View) commit(rec *pairlog.Record) error {
 	if err := v.commitTrim(batch); err != nil {
 		return err
 	}
-	v.mu.Lock()
+	v.mu.Lock() // until the batch is in, so that whoever sees the new position sees its devices
 	for _, want := range f.roots {
 		v.check = RootCheck{Number: h.Number, Want: want, Got: v.s.root()}
 		if !v.check.Equal() {
@@ -251,10 +254,11 @@ func (v *View) commit(rec *pairlog.Record) error {
 	v.commitDevices(batch)
 	v.commitDoors(batch)
 	f.meta.copyTo(&v.s.meta)
-	v.mu.Unlock()
 	f.keys = f.meta.append(f.keys[:0])
 	set(batch, []byte{keyMeta}, f.keys)
-	if err := v.db.Apply(batch, pebble.NoSync); err != nil {
+	err := v.db.Apply(batch, pebble.NoSync)
+	v.mu.Unlock()
+	if err != nil {
 		v.broken.Store(&tandem.Error{Op: "fold a record", Kind: tandem.Damaged, Err: err})
 		return v.usable()
 	}
@@ -324,9 +328,10 @@ func (v *View) commitDevices(batch *pebble.Batch) {
 		} else {
 			_ = batch.Delete(f.keys, nil)
 		}
-		n := bucketOf(d.id)
+		n, mark := bucketOf(d.id)
 		v.s.buckets.change(n, before, after)
-		f.keys = v.s.buckets.sums[n].append(binary.BigEndian.AppendUint16(append(f.keys[:0], keyBucket), n))
+		v.s.buckets.count(n, mark, d.old != nil, d.value != nil)
+		f.keys = v.s.buckets.append(binary.BigEndian.AppendUint16(append(f.keys[:0], keyBucket), n), n)
 		set(batch, f.keys[:3], f.keys[3:])
 		v.hot.change(d.id, d.value)
 	}

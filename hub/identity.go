@@ -170,11 +170,18 @@ func (v *View) read(id tandem.DeviceID) (stored, error) {
 	if err := v.usable(); err != nil {
 		return nil, err
 	}
-	var key [1 + MaxDeviceID]byte
+	var space [1 + MaxDeviceID]byte
 	if len(id) > MaxDeviceID {
 		return nil, nil
 	}
-	value, err := getValue(v.db, append(append(key[:0], keyDevice), id...))
+	key := append(append(space[:0], keyDevice), id...)
+	v.mu.RLock()
+	may := v.s.buckets.mayHave(key[1:])
+	v.mu.RUnlock()
+	if !may {
+		return nil, nil
+	}
+	value, err := getValue(v.db, key)
 	if err == nil && value != nil && !stored(value).ok() {
 		err = damagedView("a device does not decode")
 	}

@@ -53,8 +53,11 @@ func decodeSum(b []byte) (s sum) {
 	return s
 }
 
-// bucketOf is a device's bucket.
-func bucketOf(id []byte) uint16 { return uint16(xxhash.Sum64(id) >> 48) }
+// bucketOf is a device's bucket, and 16 other bits of the same hash that stand for the device within it.
+func bucketOf(id []byte) (bucket, mark uint16) {
+	hash := xxhash.Sum64(id)
+	return uint16(hash >> 48), uint16(hash >> 32)
+}
 
 // hasher makes the keyed hashes of one view. It is used by one goroutine.
 type hasher struct {
@@ -77,9 +80,12 @@ func (h *hasher) device(id, value []byte) sum {
 	return decodeSum(hash[:])
 }
 
-// buckets are the sums and the hashes of their groups, the latter made when they are asked for.
+// buckets are the sums and the hashes of their groups, the latter made when they are asked for. Beside each sum are the
+// marks of the bucket's devices, two bytes each: without a mark there is no such device, which spares nearly every
+// look-up of an absent one. They are kept with the sum because the same devices change both.
 type buckets struct {
 	sums   [rootBuckets]sum
+	marks  [rootBuckets][]uint16 // in no order
 	groups [rootGroups]pairlog.Hash
 	fresh  [rootGroups]bool // groups[i] belongs to sums
 }
@@ -89,6 +95,48 @@ func (b *buckets) change(n uint16, old, value sum) {
 	b.sums[n].sub(old)
 	b.sums[n].add(value)
 	b.fresh[int(n)/groupSize] = false
+}
+
+// count adds or removes a device's mark.
+func (b *buckets) count(n, mark uint16, was, is bool) {
+	marks := b.marks[n]
+	switch {
+	case is && !was:
+		b.marks[n] = append(marks, mark)
+	case was && !is:
+		if i := slices.Index(marks, mark); i >= 0 {
+			marks[i] = marks[len(marks)-1]
+			b.marks[n] = marks[:len(marks)-1]
+		}
+	}
+}
+
+// mayHave is false when there is no device with that id.
+func (b *buckets) mayHave(id []byte) bool {
+	n, mark := bucketOf(id)
+	return slices.Contains(b.marks[n], mark)
+}
+
+// append appends a bucket as it is kept: its sum and its marks.
+func (b *buckets) append(dst []byte, n uint16) []byte {
+	dst = b.sums[n].append(dst)
+	for _, mark := range b.marks[n] {
+		dst = binary.BigEndian.AppendUint16(dst, mark)
+	}
+	return dst
+}
+
+// decode reads what append wrote.
+func (b *buckets) decode(n uint16, value []byte) bool {
+	if len(value) < 32 || len(value)%2 != 0 {
+		return false
+	}
+	b.sums[n] = decodeSum(value)
+	b.marks[n] = make([]uint16, (len(value)-32)/2)
+	for i := range b.marks[n] {
+		b.marks[n][i] = binary.BigEndian.Uint16(value[32+2*i:])
+	}
+	return true
 }
 
 // root is the state root of s, whose buckets' group hashes it refreshes.

@@ -615,14 +615,16 @@ func (v *View) Check(ctx context.Context) error {
 
 // check compares the state with the devices in db.
 func (s *state) check(ctx context.Context, db pebble.Reader) error {
-	sums := make([]sum, rootBuckets)
+	again := new(buckets)
 	h := newHasher(s.rootKey)
 	var counts meta
 	err := scan(db, []byte{keyDevice}, []byte{keyDevice + 1}, func(key, value []byte) error {
 		if !stored(value).ok() {
 			return damagedView("a device does not decode")
 		}
-		sums[bucketOf(key[1:])].add(h.device(key[1:], value))
+		n, mark := bucketOf(key[1:])
+		again.change(n, sum{}, h.device(key[1:], value))
+		again.count(n, mark, false, true)
 		if counts.count(value, 1); counts.total%1024 == 0 {
 			return ctx.Err()
 		}
@@ -631,8 +633,9 @@ func (s *state) check(ctx context.Context, db pebble.Reader) error {
 	if err != nil {
 		return err
 	}
-	for n := range sums {
-		if sums[n] != s.buckets.sums[n] {
+	for n := range again.sums {
+		slices.Sort(again.marks[n])
+		if again.sums[n] != s.buckets.sums[n] || !slices.Equal(again.marks[n], slices.Sorted(slices.Values(s.buckets.marks[n]))) {
 			return damagedView(fmt.Sprintf("bucket %d of the root differs from the devices in it", n))
 		}
 	}

@@ -19,7 +19,7 @@ const MaxPartitions = 128
 //
 //	about            version, partitions, key of the root     written once
 //	meta             meta, with every record
-//	bucket n         a sum of the root                        (16 bits)
+//	bucket n         a sum of the root, its devices' marks    (16 bits)
 //	device id        stored
 //	door id          mark
 //	event record     an index point                           (64 bits)
@@ -190,10 +190,9 @@ func loadState(db pebble.Reader, rootKey string, partitions int) (*state, error)
 
 func (s *state) loadBuckets(db pebble.Reader) error {
 	return scan(db, []byte{keyBucket}, []byte{keyBucket + 1}, func(key, value []byte) error {
-		if len(key) != 3 || len(value) != 32 {
+		if len(key) != 3 || !s.buckets.decode(binary.BigEndian.Uint16(key[1:]), value) {
 			return damagedView("a bucket does not decode")
 		}
-		s.buckets.sums[binary.BigEndian.Uint16(key[1:])] = decodeSum(value)
 		return nil
 	})
 }

@@ -174,6 +174,7 @@ func (v *View) pebbleOptions() *pebble.Options {
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		o.Levels[i].IndexBlockSize = 64 << 10 // one level of index in nearly all tables: a block less to read
 	}
 	return o
 }

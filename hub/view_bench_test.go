@@ -3,6 +3,7 @@ package hub_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -16,15 +17,14 @@ func importDevices(b testing.TB, v *hub.View, c *chain, from, n int) {
 	var batch pairlog.Batch
 	changes := make([]hub.DeviceChange, 0, hub.MaxBulk)
 	key := make([]byte, 64)
+	random := rand.NewChaCha8([32]byte{byte(from)})
 	for at := from; at < from+n; {
 		batch.Reset()
 		var commands [5]hub.Command
 		for i := range commands {
 			changes = changes[:0]
 			for range hub.MaxBulk {
-				for k := range key {
-					key[k] = byte(at*31 + k*7)
-				}
+				_, _ = random.Read(key)
 				changes = append(changes, hub.DeviceChange{Op: hub.OpDeviceCreate, ID: fmt.Sprintf("device-%08d", (at*7919)%100_000_007),
 					Auth: hub.Auth{PrimaryKey: key[:32], SecondaryKey: key[32:]}})
 				at++
@@ -112,6 +112,8 @@ func BenchmarkMillion(b *testing.B) {
 	if testing.Short() {
 		b.Skip("a million identities")
 	}
+	viewCache = hub.DefaultCacheBytes
+	defer func() { viewCache = 8 << 20 }()
 	dir := b.TempDir()
 	v, c := openView(b, dir), newChain(b)
 	start := time.Now()

@@ -23,6 +23,9 @@ import (
 
 const viewHub = tandem.HubID("0123456789abcdef")
 
+// viewCache is small, so that tests of a few devices evict some.
+var viewCache int64 = 8 << 20
+
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // chain makes records that go on from one another, as a writer would.
@@ -99,7 +102,7 @@ func (c *chain) forcedPen() *pairlog.Record {
 }
 
 func viewOptions(dir string) hub.ViewOptions {
-	return hub.ViewOptions{Dir: dir, Hub: viewHub, Partitions: 4, CacheBytes: 8 << 20}
+	return hub.ViewOptions{Dir: dir, Hub: viewHub, Partitions: 4, CacheBytes: viewCache}
 }
 
 func openView(t testing.TB, dir string) *hub.View {
