@@ -193,7 +193,11 @@ func (a *app) devHosts(data *string) *cobra.Command {
 }
 
 func (a *app) devFault(verb string, data *string) *cobra.Command {
-	return a.command("dev."+verb, verb+" SITE", cobra.ExactArgs(1), "  tandem dev "+verb+" westus2\n  tandem dev "+verb+map[bool]string{true: " link", false: " witness"}[verb == "cut" || verb == "join"],
+	second := " witness"
+	if verb == "cut" || verb == "join" {
+		second = " link"
+	}
+	return a.command("dev."+verb, verb+" SITE", cobra.ExactArgs(1), "  tandem dev "+verb+" westus2\n  tandem dev "+verb+second,
 		func(c *cobra.Command, args []string) error {
 			if err := dev.Send(c.Context(), *data, dev.Command{Verb: verb, Site: args[0]}); err != nil {
 				return err
