@@ -118,6 +118,7 @@ type Answer struct {
 	Status int    // HTTP
 	Code   string // "IotHubFailoverLimit", "DeviceNotFound"; may be empty
 	Text   string
+	Body   []byte // as it came
 }
 
 // Error is the text, or the status when there is none.
@@ -248,7 +249,7 @@ func refusal(op string, status int, body []byte) error {
 		// Message decodes "Message" and "message".
 		Message string
 	}
-	answer := &Answer{Status: status}
+	answer := &Answer{Status: status, Body: body}
 	if json.Unmarshal(body, &text) == nil {
 		answer.Code, answer.Text = text.Error.Code, text.Error.Message
 		if answer.Text == "" {

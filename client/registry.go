@@ -2,8 +2,10 @@ package client
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -147,6 +149,10 @@ func (s *Service) Bulk(ctx context.Context, changes []json.RawMessage) ([]BulkEr
 		Errors       []BulkError
 	}
 	_, err := s.do(ctx, Request{Op: "change devices in bulk", Method: http.MethodPost, Path: "/devices?" + serviceVersion, In: changes, Out: &result})
+	var answer *Answer
+	if errors.As(err, &answer) && answer.Status == http.StatusBadRequest && json.Unmarshal(answer.Body, &result) == nil && len(result.Errors) > 0 {
+		return result.Errors, nil // what was refused is listed, the rest was applied
+	}
 	return result.Errors, err
 }
 
@@ -182,6 +188,9 @@ func (s *Service) Events(ctx context.Context, hub string, q EventQuery, each fun
 	lines := bufio.NewReaderSize(response.Body, 512<<10) // a message of 256 KiB in base64 fits
 	for {
 		line, err := lines.ReadSlice('\n')
+		if bytes.HasPrefix(line, []byte(`{"error":`)) {
+			return refusal(op, http.StatusServiceUnavailable, line) // the stream broke after it had begun
+		}
 		if len(line) > 1 {
 			if err := each(line); err != nil {
 				return err

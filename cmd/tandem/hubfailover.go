@@ -119,10 +119,11 @@ func (a *app) operationTable(w io.Writer, o client.Operation) {
 		rows(w, o.Report)
 	}
 	var report struct {
-		Receipt json.RawMessage `json:"receipt"`
+		Lost struct {
+			Receipt string `json:"receipt"`
+		} `json:"lost"`
 	}
-	var id string
-	if json.Unmarshal(o.Report, &report) == nil && json.Unmarshal(report.Receipt, &id) == nil && id != "" {
-		row(w, a.say("failover.receipt.see"), "tandem failover receipt "+id)
+	if json.Unmarshal(o.Report, &report) == nil && report.Lost.Receipt != "" {
+		row(w, a.say("failover.receipt.see"), "tandem failover receipt "+report.Lost.Receipt)
 	}
 }

@@ -176,7 +176,7 @@ func (f *fake) operation(w http.ResponseWriter, r *http.Request) {
 	}
 	answer(w, 200, fmt.Sprintf(`{"id":"op1","kind":"failover","hub_name":"hub-1","from":"westus2","to":"westcentralus","status":%q%s,
 		"started":"2026-01-02T03:04:05Z","ended":"2026-01-02T03:04:05.123Z",
-		"steps":[{"name":"catch up","status":"succeeded"},{"name":"open","status":%q}],"report":{"receipt":"r1"}}`, status, failure, status))
+		"steps":[{"name":"catch up","status":"succeeded"},{"name":"open","status":%q}],"report":{"pause_ms":21.5,"lost":{"receipt":"r1"}}}`, status, failure, status))
 }
 
 func (f *fake) bulk(w http.ResponseWriter, r *http.Request) {
@@ -190,7 +190,11 @@ func (f *fake) bulk(w http.ResponseWriter, r *http.Request) {
 		}
 		f.devices[c.ID] = fmt.Sprintf(`{"deviceId":%q}`, c.ID)
 	}
-	answer(w, 200, fmt.Sprintf(`{"isSuccessful":%v,"errors":[%s]}`, refused == nil, strings.Join(refused, ",")))
+	status := 200
+	if refused != nil {
+		status = 400
+	}
+	answer(w, status, fmt.Sprintf(`{"isSuccessful":%v,"errors":[%s]}`, refused == nil, strings.Join(refused, ",")))
 }
 
 func (f *fake) putDevice(w http.ResponseWriter, r *http.Request) {
