@@ -533,7 +533,18 @@ func (s *inSync) Add(_ context.Context, r tandem.RegionName) error {
 	return s.refuse
 }
 
+// slow is a store whose disk takes its time, so that an acknowledgement before the disk's shows.
+type slow struct{ pairlog.Store }
+
+func (s slow) Append(ctx context.Context, id pairlog.SegmentID, after uint64, record []byte) error {
+	time.Sleep(5 * time.Millisecond)
+	return s.Store.Append(ctx, id, after, record)
+}
+
 func testSyncAvailable(t *testing.T, a, b *side, p Pair) {
+	b.stop()
+	b.Store = slow{b.Store}
+	b.open()
 	set := &inSync{in: map[tandem.RegionName]bool{a.Region: true, b.Region: true}}
 	a.begin(1, pairlog.WriterOptions{Mode: pairlog.SyncAvailable, InSync: set, PeerTimeout: 300 * time.Millisecond})
 	if a.log.Visible() != 0 {
