@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,13 +23,16 @@ import (
 // shownRefusals is how many refused devices an import names; all are counted.
 const shownRefusals = 10
 
+// importModes are what a line may ask for; one of its own, "importMode", goes first.
+var importModes = []string{"create", "createOrUpdate", "update", "delete"}
+
 func (a *app) deviceImport() *cobra.Command {
 	var mode string
 	var flights int
 	c := a.command("device.import", "import HUB FILE", cobra.ExactArgs(2), `  tandem device import hub-1 devices.jsonl
   seq 1 100000 | sed 's/.*/{"id":"press-&"}/' | tandem device import hub-1 -`, func(c *cobra.Command, args []string) error {
-		if !contains([]string{"create", "update", "delete"}, mode) {
-			return errUsage{fmt.Errorf("--mode %q: create, update, delete", mode)}
+		if !contains(importModes, mode) {
+			return errUsage{fmt.Errorf("--mode %q: %s", mode, strings.Join(importModes, ", "))}
 		}
 		_, s, err := a.service(c, args[0])
 		if err != nil {

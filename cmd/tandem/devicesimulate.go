@@ -119,22 +119,15 @@ func (s *simulation) key(id string) string {
 // register makes the devices; those that exist get the key that this fleet uses.
 func (s *simulation) register(ctx context.Context, service *client.Service) error {
 	for first := 0; first < s.count; first += client.BulkLimit {
-		ids := make([]string, 0, client.BulkLimit)
+		changes := make([]json.RawMessage, 0, client.BulkLimit)
 		for i := first; i < min(first+client.BulkLimit, s.count); i++ {
-			ids = append(ids, s.id(i))
+			key := s.key(s.id(i))
+			change, _ := json.Marshal(map[string]any{"id": s.id(i), "importMode": "createOrUpdate", "status": "enabled", // of plain text: never fails
+				"authentication": client.Authentication{Type: "sas", SymmetricKey: &client.SymmetricKey{PrimaryKey: key, SecondaryKey: key}}})
+			changes = append(changes, change)
 		}
-		refused, err := s.bulk(ctx, service, ids, "create")
+		refused, err := retried(ctx, func() ([]client.BulkError, error) { return service.Bulk(ctx, changes) })
 		if err != nil {
-			return err
-		}
-		if len(refused) == 0 {
-			continue
-		}
-		ids = ids[:0]
-		for _, e := range refused {
-			ids = append(ids, e.DeviceID)
-		}
-		if refused, err = s.bulk(ctx, service, ids, "update"); err != nil {
 			return err
 		}
 		if len(refused) > 0 {
@@ -143,16 +136,6 @@ func (s *simulation) register(ctx context.Context, service *client.Service) erro
 		}
 	}
 	return nil
-}
-
-func (s *simulation) bulk(ctx context.Context, service *client.Service, ids []string, mode string) ([]client.BulkError, error) {
-	changes := make([]json.RawMessage, len(ids))
-	for i, id := range ids {
-		key := s.key(id)
-		changes[i], _ = json.Marshal(map[string]any{"id": id, "importMode": mode, "status": "enabled", // of plain text: never fails
-			"authentication": client.Authentication{Type: "sas", SymmetricKey: &client.SymmetricKey{PrimaryKey: key, SecondaryKey: key}}})
-	}
-	return retried(ctx, func() ([]client.BulkError, error) { return service.Bulk(ctx, changes) })
 }
 
 func (s *simulation) run(ctx context.Context) error {
