@@ -25,8 +25,10 @@ import (
 
 // The times of a failover (design §7).
 const (
-	// GateLag is how far copy and view may be behind when a planned failover begins to close.
+	// GateLag is how far the copy may be behind when a planned failover begins to close.
 	GateLag = 100 * time.Millisecond
+	// GateRecords is how far the view may be behind its copy then: folding them takes less than GateLag.
+	GateRecords = 100
 	// GateLimit is how long a planned failover waits for that; then it gives up with nothing touched.
 	GateLimit = 30 * time.Second
 	// PauseDeadline is how long a hub stands closed before its former holder takes the next epoch itself.

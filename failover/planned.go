@@ -16,6 +16,8 @@ type Planned struct {
 	Hub      tandem.HubName
 	From, To tandem.RegionName
 	Epoch    tandem.Epoch // of the pen that is to be moved
+	// Deadline of the pause; PauseDeadline when 0.
+	Deadline time.Duration
 }
 
 // A Side is what the driver knows of one of the two regions.
@@ -56,9 +58,11 @@ func (p Planned) Next(f PlannedFacts) Step {
 		return GiveUp{because(ErrDiverged, p.on(), f.Mismatch, "the hub stays in "+p.From.Display()+"; the copy in "+p.To.Display()+" has to be rebuilt")}
 	case f.Source.Lapsed:
 		return GiveUp{p.sourceLost(f)}
+	case f.Closed != nil && f.Asked > 2*deadline(p.Deadline): // the source took the pen back, or will, operation or not
+		return GiveUp{because(ErrNotReady, p.on(), p.To.Display()+" could not reach the end of the epoch", "the hub stays in "+p.From.Display()+"; try again")}
 	case f.Closed != nil:
 		return Reach{*f.Closed}
-	case f.Asked > PauseDeadline: // if it did close, its own deadline has passed too; a late request is refused
+	case f.Asked > deadline(p.Deadline): // if it did close, its own deadline has passed too; a late request is refused
 		return GiveUp{because(ErrNotReady, p.on(), p.From.Display()+" did not answer the request to close", "the hub stays there; try again")}
 	case f.Asked > 0, f.Source.Known && f.Source.Facts.Role == RoleClosed:
 		return Close{p.From, p.Epoch}
@@ -75,6 +79,13 @@ func (p Planned) Next(f PlannedFacts) Step {
 		return Prepare{p.Epoch + 1}
 	}
 	return Close{p.From, p.Epoch}
+}
+
+func deadline(d time.Duration) time.Duration {
+	if d == 0 {
+		return PauseDeadline
+	}
+	return d
 }
 
 var errCanceled = &tandem.Error{Op: "fail over", Kind: tandem.Precondition}
@@ -124,10 +135,10 @@ func (p Planned) notReady(f PlannedFacts) string {
 	switch {
 	case t.Epoch != p.Epoch || !t.Lag.Known:
 		return "the copy in " + p.To.Display() + " does not follow"
-	case t.Lag.Age >= GateLag:
+	case t.Lag.Records > 0 && t.Lag.Age >= GateLag:
 		return fmt.Sprintf("the copy is %v behind", t.Lag.Age.Round(time.Millisecond))
-	case t.ViewLag >= GateLag:
-		return fmt.Sprintf("the view is %v behind", t.ViewLag.Round(time.Millisecond))
+	case t.ViewLag >= GateRecords:
+		return fmt.Sprintf("the view is %d records behind", t.ViewLag)
 	}
 	return ""
 }

@@ -16,6 +16,8 @@ type Return struct {
 	Peer        tandem.RegionName
 	Home        tandem.RegionName
 	Incarnation tandem.Incarnation
+	// Deadline of a pause; PauseDeadline when 0.
+	Deadline time.Duration
 }
 
 // ReturnFacts is what a region knows when it asks.
@@ -54,7 +56,7 @@ func (r Return) Next(f ReturnFacts) Step {
 		return Stay{RoleHolder}
 	case role == RoleHolder:
 		return Fence{"its epoch is over"}
-	case f.Stopped > 0 && f.Stopped < PauseDeadline && f.Pen.Incarnation == r.Incarnation:
+	case f.Stopped > 0 && f.Stopped < deadline(r.Deadline) && f.Pen.Incarnation == r.Incarnation:
 		return Wait{"the successor"}
 	}
 	// A claim that never wrote its PEN record went on after a fork of which nobody saw the end if it was forced.
