@@ -84,6 +84,7 @@ func (c *Client) Hubs(ctx context.Context) (hubs []Hub, raw json.RawMessage, err
 
 // HubSpec is what a hub is created or updated with; empty fields are left to the server, or as they are.
 type HubSpec struct {
+	SKU              string // "S1"
 	Location         string
 	Replication      string // async, sync-available, sync-strict
 	PlatformFailover string // operator
@@ -99,9 +100,9 @@ func (c *Client) PutHub(ctx context.Context, name string, spec HubSpec) (Hub, er
 	if spec.PlatformFailover != "" {
 		own["platformFailover"] = spec.PlatformFailover
 	}
-	body := map[string]any{
-		"location": spec.Location, "sku": map[string]any{"name": "S1", "capacity": 1},
-		"properties": map[string]any{"tandem": own},
+	body := map[string]any{"location": spec.Location, "properties": map[string]any{"tandem": own}}
+	if spec.SKU != "" {
+		body["sku"] = map[string]any{"name": spec.SKU, "capacity": 1}
 	}
 	header, err := c.Do(ctx, Request{Op: op, Method: http.MethodPut, Path: c.hubPath(name) + armVersion, In: body})
 	if err != nil {
@@ -172,18 +173,11 @@ func (c *Client) Keys(ctx context.Context, name string) ([]Key, error) {
 	return page.Value, err
 }
 
-// EnsureGroup creates the target's resource group; an installation that has no groups of its own is fine too.
+// EnsureGroup creates the target's resource group if it is not there.
 func (c *Client) EnsureGroup(ctx context.Context) error {
 	group := path.Join("/subscriptions", c.target.Subscription, "resourceGroups", c.target.ResourceGroup)
 	_, err := c.Do(ctx, Request{Op: "create the resource group", Method: http.MethodPut, Path: group + "?api-version=2021-04-01",
 		In: map[string]string{"location": c.target.Location}})
-	switch tandem.KindOf(err) {
-	case tandem.NotFound, tandem.Unsupported, tandem.Invalid:
-		return nil
-	}
-	if err != nil && strings.Contains(err.Error(), "405") {
-		return nil
-	}
 	return err
 }
 

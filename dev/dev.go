@@ -251,7 +251,7 @@ func (d *Dev) furnish(ctx context.Context) (Ready, error) {
 	}
 	h, _, err := d.client.Hub(ctx, d.o.Hub)
 	if tandem.KindOf(err) == tandem.NotFound && err != nil {
-		h, err = d.client.PutHub(ctx, d.o.Hub, client.HubSpec{Location: string(d.o.Regions[0])})
+		h, err = d.client.PutHub(ctx, d.o.Hub, client.HubSpec{SKU: "S1", Location: string(d.o.Regions[0])})
 	}
 	if err != nil {
 		return Ready{}, err

@@ -60,6 +60,7 @@ func (a *app) hubCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			spec.SKU = "S1"
 			if spec.Location == "" {
 				spec.Location = t.Target().Location
 			}
