@@ -8,14 +8,19 @@ import (
 	"tandem"
 )
 
-// nearPeer is how many records the peer may lack for the writer to try and take it back.
-const nearPeer = 256
+// How a peer outside the set comes back: while it lives and lacks more than nearPeer records, every append lets it gain a
+// record, for at most paceWait, or a writer faster than the peer would never have it back; then one append waits for it.
+const (
+	nearPeer = 16
+	paceWait = 20 * time.Millisecond
+)
 
 // syncState is the writer's own knowledge of the in-sync set; used by the appending goroutine only.
 type syncState struct {
 	peerIn  bool          // the peer is in the set, or may be
 	adding  chan error    // an Add under way
 	nextTry time.Duration // Clock.Boot before which a peer outside is not waited for again
+	paced   uint64        // what the peer had at the last append while outside
 }
 
 // waits reports whether an answer needs the peer.
@@ -33,10 +38,14 @@ func (w *Writer) waits() bool {
 func (w *Writer) await(ctx context.Context, n uint64) error {
 	w.added(false)
 	if !w.waits() {
-		// The peer is out. Wait for it once in a while when it is near; when it has everything it is taken back.
+		// The peer is out. When it has everything it is taken back.
 		acked, age, known := w.PeerAcked()
-		now := w.l.o.Clock.Boot()
-		if !known || age > 2*time.Second || acked+nearPeer < n || now < w.sync.nextTry {
+		if !known || age > 2*time.Second {
+			return nil
+		}
+		if acked+nearPeer < n || w.l.o.Clock.Boot() < w.sync.nextTry {
+			w.peerHas(ctx, min(n-1, w.sync.paced+2), paceWait)
+			w.sync.paced, _, _ = w.PeerAcked()
 			return nil
 		}
 		w.hide(true)
