@@ -252,8 +252,8 @@ func (i *identity) revokes(old *identity) bool {
 	return false
 }
 
-// fields copies the identity into what callers see.
-func (i *identity) auths() Auth {
+// credentials copies the credentials.
+func (i *identity) credentials() Auth {
 	return Auth{Type: authTypes[i.auth],
 		PrimaryKey: cloneBytes(i.texts[textPrimaryKey]), SecondaryKey: cloneBytes(i.texts[textSecondaryKey]),
 		PrimaryThumbprint: string(i.texts[textPrimaryThumbprint]), SecondaryThumbprint: string(i.texts[textSecondaryThumbprint])}
@@ -317,7 +317,7 @@ func DecodeDeviceChange(b []byte) (DeviceChange, error) {
 		return DeviceChange{}, err
 	}
 	return DeviceChange{Op: c.op, ID: string(c.id), IfMatch: string(c.ifMatch), Status: i.status(),
-		StatusReason: string(i.texts[textReason]), Auth: i.auths(), EdgeCapable: i.flags&flagEdge != 0,
+		StatusReason: string(i.texts[textReason]), Auth: i.credentials(), EdgeCapable: i.flags&flagEdge != 0,
 		DeviceScope: string(i.texts[textScope]), ParentScopes: i.parentScopes()}, nil
 }
 
@@ -400,7 +400,7 @@ func (s stored) device(id string) (Device, error) {
 		return Device{}, &tandem.Error{Op: "read a device", Kind: tandem.Damaged, On: id, Err: err}
 	}
 	d := Device{ID: id, Generation: string(s.generation().appendGeneration(nil)), Etag: s.etag().etag(), Status: i.status(),
-		StatusReason: string(i.texts[textReason]), Auth: i.auths(), EdgeCapable: i.flags&flagEdge != 0,
+		StatusReason: string(i.texts[textReason]), Auth: i.credentials(), EdgeCapable: i.flags&flagEdge != 0,
 		DeviceScope: string(i.texts[textScope]), ParentScopes: i.parentScopes()}
 	if t := s.statusUpdated(); t != 0 {
 		d.StatusUpdated = time.UnixMicro(t).UTC()

@@ -93,7 +93,8 @@ func (v *View) decideSingle(c *Command, at Stamp, b *pairlog.Batch) error {
 
 // decideDevice decides one change of one device. A put with an etag creates a device that is absent, as the import mode
 // createOrUpdateIfMatchETag does.
-func (v *View) decideDevice(op Op, id tandem.DeviceID, ifMatch string, identity []byte, at Stamp, b *pairlog.Batch) (stored, error) {
+func (v *View) decideDevice(op Op, id tandem.DeviceID, ifMatch string, identity []byte, at Stamp,
+	b *pairlog.Batch) (stored, error) {
 	if !validDeviceID(id) {
 		if op == OpDeviceDelete || op == OpDeviceUpdate {
 			return nil, ErrDeviceNotFound

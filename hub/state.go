@@ -242,7 +242,8 @@ func scan(db pebble.Reader, from, to []byte, fn func(key, value []byte) error) e
 }
 
 func damagedView(what string) error {
-	return &tandem.Error{Op: "read the view", Kind: tandem.Damaged, Err: errors.New(what), Hint: "roll back to a snapshot, or reseed"}
+	return &tandem.Error{Op: "read the view", Kind: tandem.Damaged, Err: errors.New(what),
+		Hint: "roll back to a snapshot, or reseed"}
 }
 
 func readFailed(err error) error {
