@@ -105,7 +105,7 @@ func pretend(file string) int {
 
 // holder is what the test wrote beside the sites' data.
 func holder(c region.Config) string {
-	text, err := os.ReadFile(filepath.Join(filepath.Dir(c.DataDir), "holder"))
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(c.DataDir)), "holder"))
 	if err != nil {
 		return "westus2"
 	}

@@ -145,7 +145,7 @@ func (p *plan) own(public, behind int) int {
 // config is what the site's process is told.
 func (p *plan) config(i int) region.Config {
 	s, c := p.sites[i], region.Default()
-	c.Installation, c.Region, c.DataDir, c.Listen, c.Ports = p.ids.Name, s.name, s.dir, s.address, p.ports
+	c.Installation, c.Region, c.DataDir, c.Listen, c.Ports = p.ids.Name, s.name, filepath.Join(s.dir, "data"), s.address, p.ports
 	c.Node = tandem.NodeName(s.name + "-0")
 	c.Directory = region.Directory{
 		Name: string(s.name), PeerListen: join(s.address, p.own(peerPort, peerBehind)), PeerAdvertise: "https://" + join(s.address, p.at(peerPort)),
