@@ -351,14 +351,19 @@ func (h *hubLoop) claimWith(ctx context.Context, s Claim, forced bool, set pairl
 		Fenced: s.Fenced, Self: next.Incarnation}
 	for {
 		pen, rev, err := pairlog.ClaimPen(ctx, o.Directory, claim)
-		if err != nil && !errors.Is(err, pairlog.ErrClaimLost) && ctx.Err() == nil {
+		definite := errors.Is(err, pairlog.ErrClaimLost) || tandem.KindOf(err) == tandem.Invalid
+		if err != nil && !definite && ctx.Err() == nil {
 			o.Logger.Warn("claim unanswered", "hub", hub.Name, "epoch", s.Epoch, "error", err)
 			h.c.sleep(ctx, poll)
 			continue
 		}
 		if errors.Is(err, pairlog.ErrClaimLost) { // perhaps to an attempt of our own that was not answered
 			now, nowRev, readErr := pairlog.ReadPen(ctx, o.Directory, hub.ID)
-			if readErr == nil && now.Epoch == next.Epoch && now.Incarnation == next.Incarnation && now.Fork == next.Fork {
+			switch {
+			case readErr != nil && ctx.Err() == nil:
+				h.c.sleep(ctx, poll)
+				continue
+			case readErr == nil && now.Epoch == next.Epoch && now.Incarnation == next.Incarnation && now.Fork == next.Fork:
 				pen, rev, err = now, nowRev, nil
 			}
 		}

@@ -1,0 +1,9 @@
+package failover_test
+
+import (
+	"errors"
+
+	"tandem"
+)
+
+func is(err error, want *tandem.Error) bool { return errors.Is(err, want) }
