@@ -108,7 +108,8 @@ type (
 var (
 	defaultDelivery      = deliverySetting{LockDuration: "PT1M", TTL: "PT1H", MaxDeliveryCount: 10}
 	defaultCloudToDevice = cloudToDeviceBody{MaxDeliveryCount: 10, DefaultTTL: "PT1H", Feedback: defaultDelivery}
-	defaultFallback      = fallbackBody{Name: "$fallback", Source: "DeviceMessages", Condition: "true", EndpointNames: []string{"events"}, IsEnabled: true}
+	defaultFallback      = fallbackBody{Name: "$fallback", Source: "DeviceMessages", Condition: "true",
+		EndpointNames: []string{"events"}, IsEnabled: true}
 )
 
 // hubFacts is what a hub's body tells beyond its resource, as the directory has it.

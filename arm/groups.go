@@ -10,7 +10,8 @@ import (
 func (d *Door) subscription() map[string]any {
 	id := d.options.Catalog.Subscription()
 	return map[string]any{
-		"id": "/subscriptions/" + id, "subscriptionId": id, "tenantId": d.options.Catalog.Tenant(), "displayName": "Tandem", "state": "Enabled",
+		"id": "/subscriptions/" + id, "subscriptionId": id, "tenantId": d.options.Catalog.Tenant(),
+		"displayName": "Tandem", "state": "Enabled",
 	}
 }
 

@@ -71,7 +71,8 @@ func (in *hubInput) check() error {
 		{"properties.minTlsVersion", p.MinTLSVersion != "" && p.MinTLSVersion != "1.2"}, // less than 1.2 is never accepted
 	} {
 		if s.set {
-			return &tandem.Error{Op: "set " + s.name, Kind: tandem.Unsupported, Hint: "leave it out or at its default: this version of Tandem does not have it yet"}
+			return &tandem.Error{Op: "set " + s.name, Kind: tandem.Unsupported,
+				Hint: "leave it out or at its default: this version of Tandem does not have it yet"}
 		}
 	}
 	return nil

@@ -302,7 +302,9 @@ func (c *Catalog) publish() {
 	s := &snapshot{
 		byName: make(map[tandem.HubName]*Hub, len(c.hubs)),
 		byID:   make(map[tandem.HubID]*Hub, len(c.hubs)),
-		all:    slices.SortedFunc(maps.Values(c.hubs), func(a, b Hub) int { return strings.Compare(string(a.Name.Key()), string(b.Name.Key())) }),
+		all: slices.SortedFunc(maps.Values(c.hubs), func(a, b Hub) int {
+			return strings.Compare(string(a.Name.Key()), string(b.Name.Key()))
+		}),
 	}
 	for i := range s.all {
 		h := &s.all[i]

@@ -20,11 +20,13 @@ import (
 // Conditions that operators' doors act on.
 var (
 	// ErrHubExists: the name is taken, perhaps in another resource group.
-	ErrHubExists = &tandem.Error{Op: "create the hub", Kind: tandem.Exists, Hint: "hub names are unique in the installation; choose another"}
+	ErrHubExists = &tandem.Error{Op: "create the hub", Kind: tandem.Exists,
+		Hint: "hub names are unique in the installation; choose another"}
 	// ErrHubEtag: the resource was changed since the caller read it.
 	ErrHubEtag = &tandem.Error{Op: "change the hub", Kind: tandem.Precondition, Hint: "read the hub again and use its etag"}
 	// ErrHubMoving: an operation on the hub is under way.
-	ErrHubMoving = &tandem.Error{Op: "delete the hub", Kind: tandem.Conflict, Hint: "an operation on this hub is under way; try again when it has ended"}
+	ErrHubMoving = &tandem.Error{Op: "delete the hub", Kind: tandem.Conflict,
+		Hint: "an operation on this hub is under way; try again when it has ended"}
 	// ErrContention: others changed the resource too often.
 	ErrContention = &tandem.Error{Op: "change the hub", Kind: tandem.Unavailable, Hint: "others are changing this hub too; try again"}
 	// ErrPolicyNotFound: the hub has no such policy.

@@ -100,7 +100,8 @@ func (b *bulkDevice) change() (hub.DeviceChange, error) {
 		return hub.DeviceChange{}, &tandem.Error{Op: "change a module", Kind: tandem.Unsupported, On: b.ID}
 	}
 	if given(b.Tags) || given(b.Properties) {
-		return hub.DeviceChange{}, &tandem.Error{Op: "import a twin", Kind: tandem.Unsupported, On: b.ID, Hint: "leave out tags and properties"}
+		return hub.DeviceChange{}, &tandem.Error{Op: "import a twin", Kind: tandem.Unsupported, On: b.ID,
+			Hint: "leave out tags and properties"}
 	}
 	body := deviceBody{DeviceID: b.ID, Status: b.Status, StatusReason: b.StatusReason, Authentication: b.Authentication,
 		DeviceScope: b.DeviceScope, ParentScopes: b.ParentScopes}

@@ -3,7 +3,6 @@ package https
 import (
 	"encoding/base64"
 	"encoding/hex"
-	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -51,11 +50,11 @@ type (
 // newDeviceBody is the device as clients read it. Connections are not part of the registry: the state is always
 // Disconnected, as for a device that was never seen.
 func newDeviceBody(d *hub.Device) deviceBody {
-	auth := &authBody{SymmetricKey: &keyPair{}, X509Thumbprint: &thumbprints{}, Type: string(d.Auth.Type)}
+	auth := &authBody{SymmetricKey: &keyPair{}, Type: string(d.Auth.Type)}
 	if d.Auth.Type == hub.AuthSAS {
 		auth.SymmetricKey = &keyPair{PrimaryKey: keyText(d.Auth.PrimaryKey), SecondaryKey: keyText(d.Auth.SecondaryKey)}
 	}
-	auth.X509Thumbprint = &thumbprints{PrimaryThumbprint: optional(d.Auth.PrimaryThumbprint), SecondaryThumbprint: optional(d.Auth.SecondaryThumbprint)}
+	auth.X509Thumbprint = &thumbprints{optional(d.Auth.PrimaryThumbprint), optional(d.Auth.SecondaryThumbprint)}
 	return deviceBody{
 		DeviceID: d.ID, GenerationID: d.Generation, Etag: d.Etag, ConnectionState: "Disconnected", Status: string(d.Status),
 		StatusReason: optional(d.StatusReason), ConnectionStateUpdatedTime: timeText(d.ConnectionUpdated),
@@ -85,9 +84,6 @@ func timeText(t time.Time) string {
 // change is what a body asks for. hasAuth is false when it says nothing about credentials.
 func (b *deviceBody) change() (c hub.DeviceChange, hasAuth bool, err error) {
 	c = hub.DeviceChange{ID: b.DeviceID, DeviceScope: b.DeviceScope, ParentScopes: b.ParentScopes, EdgeCapable: b.Capabilities.IotEdge}
-	if err := checkDeviceID(b.DeviceID); err != nil {
-		return c, false, err
-	}
 	switch strings.ToLower(b.Status) {
 	case "", "enabled":
 		c.Status = hub.Enabled
@@ -99,14 +95,10 @@ func (b *deviceBody) change() (c hub.DeviceChange, hasAuth bool, err error) {
 	if b.StatusReason != nil {
 		c.StatusReason = *b.StatusReason
 	}
-	if len([]rune(c.StatusReason)) > 128 {
-		return c, false, invalid("statusReason has at most 128 characters")
+	if c.Auth, err = b.Authentication.auth(); err != nil {
+		return c, false, err
 	}
-	if len(b.DeviceScope) > 512 || len(b.ParentScopes) > 1 || len(b.ParentScopes) == 1 && len(b.ParentScopes[0]) > 512 {
-		return c, false, invalid("deviceScope has at most 512 characters, and a device at most one parent scope")
-	}
-	c.Auth, err = b.Authentication.auth()
-	return c, b.Authentication != nil, err
+	return c, b.Authentication != nil, c.Check()
 }
 
 // auth reads credentials; keys that were left empty stay so, for fillKeys.
@@ -174,18 +166,5 @@ func fillKeys(auth *hub.Auth, random io.Reader) error {
 		return &tandem.Error{Op: "make a key", Kind: tandem.Internal, Err: err}
 	}
 	auth.PrimaryKey, auth.SecondaryKey = keys[:32:32], keys[32:]
-	return nil
-}
-
-// checkDeviceID allows what Azure allows (specs/wire-facts.md §3.1).
-func checkDeviceID(id string) error {
-	if id == "" || len(id) > 128 {
-		return invalid("a device id has 1 to 128 characters")
-	}
-	for _, c := range []byte(id) {
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-.+%_#*?!(),:=@$'", c) >= 0) {
-			return invalid(fmt.Sprintf("a device id may not contain %q", c))
-		}
-	}
 	return nil
 }

@@ -52,7 +52,8 @@ func find(method string, path []string) (*route, error) {
 	var allowed bool
 	for _, missing := range notBuilt {
 		if n := strings.Count(missing.pattern, "/") + 1; len(path) >= n && match(missing.pattern, path[:n]) {
-			return nil, &tandem.Error{Op: "serve " + missing.name, Kind: tandem.Unsupported, Hint: "this version of Tandem does not have it yet"}
+			return nil, &tandem.Error{Op: "serve " + missing.name, Kind: tandem.Unsupported,
+				Hint: "this version of Tandem does not have it yet"}
 		}
 	}
 	for i := range routes {
