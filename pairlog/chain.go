@@ -60,6 +60,15 @@ func (p *part) grew(r *Record) {
 	p.last, p.end = r.Header.Number, markOf(r)
 }
 
+// become takes over what the store was found to have. id and, once there is a record, base never change: readers use
+// them without the lock.
+func (p *part) become(fresh *part) {
+	if p.empty() {
+		p.base = fresh.base
+	}
+	p.first, p.last, p.start, p.end, p.pen, p.sealed, p.dead = fresh.first, fresh.last, fresh.start, fresh.end, fresh.pen, fresh.sealed, false
+}
+
 func penOf(r *Record) *Pen {
 	if e := r.first(); e.Kind == KindPen {
 		var pen Pen

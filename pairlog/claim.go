@@ -54,8 +54,10 @@ func ClaimPen(ctx context.Context, dir directory.Store, c Claim) (Pen, directory
 	if c.From >= c.Pen.Epoch {
 		return Pen{}, 0, fmt.Errorf("hub %s is at epoch %d: %w", c.Pen.Hub, c.From, ErrClaimLost)
 	}
-	if n := len(c.Pen.Forks); c.Pen.Epoch == 0 || n > 0 && (c.Pen.Forks[n-1].Epoch != c.Pen.Epoch || c.Pen.Forks[n-1].Fork != c.Pen.Fork) {
-		return Pen{}, 0, &tandem.Error{Op: "claim the pen", Kind: tandem.Invalid, On: string(c.Pen.Hub), Err: errors.New("the last of the forks is not the pen's own")}
+	n := len(c.Pen.Forks)
+	if c.Pen.Epoch == 0 || n > 0 && (c.Pen.Forks[n-1].Epoch != c.Pen.Epoch || c.Pen.Forks[n-1].Fork != c.Pen.Fork) {
+		return Pen{}, 0, &tandem.Error{Op: "claim the pen", Kind: tandem.Invalid, On: string(c.Pen.Hub),
+			Err: errors.New("the last of the forks is not the pen's own")}
 	}
 	value, err := json.Marshal(c.Pen)
 	if err != nil {

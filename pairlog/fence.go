@@ -100,7 +100,7 @@ func (l *Log) sealParts(ctx context.Context, parts []*part) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, p := range parts {
-		*p = *fresh[i]
+		p.become(fresh[i])
 	}
 	if !newest {
 		return nil
