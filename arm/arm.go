@@ -51,7 +51,7 @@ type Region struct {
 	Display string            `json:"display"` // filled in here
 	Self    bool              `json:"self"`
 	Alive   bool              `json:"alive"`
-	Nodes   []tandem.NodeName `json:"nodes"`
+	Nodes   []Node            `json:"nodes"`
 	// Hubs are the names of the hubs whose pen the region has.
 	Hubs []tandem.HubName `json:"hubs"`
 	// LagItems and LagSeconds are the largest of the region's copies behind their holders.
@@ -61,6 +61,14 @@ type Region struct {
 	Directory string `json:"directory"`
 	// OneMoreLossStops is true when the directory has a majority and no member to spare.
 	OneMoreLossStops bool `json:"oneMoreLossStops"`
+}
+
+// A Node is one process of a region.
+type Node struct {
+	Name    tandem.NodeName `json:"name"`
+	Address string          `json:"address"` // of its management door, "host:port"
+	Started time.Time       `json:"started"`
+	Alive   bool            `json:"alive"`
 }
 
 // Options are what a Door works with. Catalog, Directory, Hubs, Failover, Regions and Clock are needed.

@@ -20,7 +20,7 @@ func (d *Door) regions(q *request) error {
 	for i := range regions {
 		regions[i].Display = regions[i].Name.Display()
 		if regions[i].Nodes == nil {
-			regions[i].Nodes = []tandem.NodeName{}
+			regions[i].Nodes = []Node{}
 		}
 		if regions[i].Hubs == nil {
 			regions[i].Hubs = []tandem.HubName{}
