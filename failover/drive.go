@@ -191,6 +191,9 @@ func (d *drive) forced() Forced {
 func (d *drive) do(ctx context.Context, step Step) (err error) {
 	switch s := step.(type) {
 	case Wait:
+		if d.asked == 0 && d.end == nil && !d.drained {
+			d.settle(ctx, d.replica)
+		}
 		d.c.sleep(ctx, poll)
 		return nil
 	case Prepare:

@@ -113,6 +113,7 @@ func (h *hubLoop) round(ctx context.Context) time.Duration {
 		return poll
 	}
 	err := h.reread(ctx)
+	wait := h.settle(ctx, replica) // before driving: a life that has just begun does not follow yet
 	if err == nil && h.operation {
 		o, busy, err := operation.UnderWay(ctx, h.c.o.Directory, h.info().ID)
 		h.operation = err != nil || busy
@@ -122,7 +123,6 @@ func (h *hubLoop) round(ctx context.Context) time.Duration {
 			return poll
 		}
 	}
-	wait := h.settle(ctx, replica)
 	if h.operation {
 		wait = min(wait, poll)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tandem"
+	"tandem/directory"
 	"tandem/operation"
 	"tandem/pairlog"
 )
@@ -118,22 +119,50 @@ func (c *Controller) answerFacts(_ context.Context, h *hubLoop, _ tandem.RegionN
 // check reads from the directory whether a request still holds: its operation is under way, asked for by the region that
 // it moves to, and this incarnation has the pen of its epoch.
 func (h *hubLoop) check(ctx context.Context, from tandem.RegionName, r request) (operation.Operation, error) {
-	o, busy, err := operation.UnderWay(ctx, h.c.o.Directory, r.Hub)
+	pen, o, err := h.standing(ctx, r)
 	if err != nil {
 		return o, err
 	}
-	if !busy || o.ID != r.Operation || o.To != from || o.Epoch != r.Epoch {
+	if o.Status.Ended() || o.ID != r.Operation || o.To != from || o.Epoch != r.Epoch {
 		return o, fmt.Errorf("%s of %s, epoch %d: %w", r.Step, r.Operation, r.Epoch, ErrStale)
-	}
-	pen, _, err := pairlog.ReadPen(ctx, h.c.o.Directory, r.Hub)
-	if err != nil {
-		return o, err
 	}
 	if pen.Epoch != r.Epoch || pen.Incarnation != h.c.o.Lease.Incarnation() {
 		h.changed()
 		return o, fmt.Errorf("%s, epoch %d: the pen is %s's, epoch %d: %w", r.Step, r.Epoch, pen.Region, pen.Epoch, ErrStale)
 	}
 	return o, nil
+}
+
+// standing reads pen and operation at one moment. A transaction that can't hold answers with all it compared, in one
+// round trip: this read is on the way into a pause.
+func (h *hubLoop) standing(ctx context.Context, r request) (pen pairlog.Pen, o operation.Operation, err error) {
+	keys := []string{directory.PenKey(r.Hub), directory.HubOperationKey(r.Hub), directory.OperationKey(r.Operation)}
+	var txn directory.Txn
+	for _, key := range keys {
+		txn.If = append(txn.If, directory.Compare{Key: key, Revision: -1})
+	}
+	done, err := h.c.o.Directory.Commit(ctx, txn)
+	if err != nil {
+		return pen, o, err
+	}
+	var current string
+	for _, item := range done.Now {
+		switch item.Key {
+		case keys[0]:
+			err = errors.Join(err, json.Unmarshal(item.Value, &pen))
+		case keys[1]:
+			current = string(item.Value)
+		case keys[2]:
+			err = errors.Join(err, json.Unmarshal(item.Value, &o))
+		}
+	}
+	if err != nil {
+		return pen, o, &tandem.Error{Op: "read the directory", Kind: tandem.Damaged, On: h.on(), Err: err}
+	}
+	if current != r.Operation {
+		o.ID = "" // another one, or none, is under way
+	}
+	return pen, o, nil
 }
 
 func (c *Controller) answerClose(ctx context.Context, h *hubLoop, from tandem.RegionName, r request) (any, error) {
