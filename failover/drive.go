@@ -319,7 +319,7 @@ func (d *drive) endCopy(ctx context.Context, s EndCopy) error {
 	d.act.Lock()
 	defer d.act.Unlock()
 	d.lag = d.replica.Facts().Lag
-	d.following = 0
+	d.heard, d.following = d.lag, 0
 	fork, err := d.replica.EndCopy(ctx, s.Epoch)
 	if err != nil {
 		return err

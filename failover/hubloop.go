@@ -43,6 +43,7 @@ type hubLoop struct {
 	refused   string
 	receipts  tandem.Epoch // looked after under this pen
 	retry     time.Duration
+	heard     pairlog.Lag // of the source, when the copy was ended for a claim
 }
 
 func newHubLoop(c *Controller, hub Hub) *hubLoop {
@@ -449,6 +450,9 @@ func (h *hubLoop) settleReceipts(ctx context.Context, replica Replica, as Role) 
 		case errors.Is(err, ErrNoReceipt):
 			known, rev = r, 0
 			known.Opened = o.Clock.Now()
+			if known.Epoch == h.pen.Epoch && h.pen.Incarnation == o.Lease.Incarnation() {
+				known.HeardItems, known.HeardBytes, known.HeardAge = h.heard.Items, h.heard.Bytes, h.heard.Age.Milliseconds()
+			}
 		case err != nil:
 			return false
 		case known.State == Complete, known.Region != o.Region:
