@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,9 +25,8 @@ type relays struct {
 	room   chan struct{} // bounds the connections
 
 	mu    sync.Mutex
-	cut   map[tandem.RegionName]bool // sites without any link
-	link  bool                       // between the two regions
-	wakes chan struct{}              // closed and made anew at every change
+	cuts  []tandem.RegionName // sites without any link, and theLink; replaced, never changed
+	wakes chan struct{}       // closed and made anew at every change
 }
 
 // A relay leads to one port of one site.
@@ -34,14 +34,14 @@ type relay struct {
 	to       *siteSpec
 	listener net.Listener
 	target   string
+	patient  bool // wait for a site that runs and does not listen yet
 }
 
 // maxRelayed bounds the connections between sites; a normal installation has a few dozen.
 const maxRelayed = 1024
 
 func listenRelays(p *plan, sites []*site, logger *slog.Logger) (*relays, error) {
-	r := &relays{plan: p, sites: sites, logger: logger, room: make(chan struct{}, maxRelayed), cut: map[tandem.RegionName]bool{},
-		wakes: make(chan struct{})}
+	r := &relays{plan: p, sites: sites, logger: logger, room: make(chan struct{}, maxRelayed), wakes: make(chan struct{})}
 	for i, s := range p.sites {
 		ports := [][2]int{{peerPort, peerBehind}, {endpointPort, clientBehind}}
 		if i == 0 {
@@ -53,7 +53,7 @@ func listenRelays(p *plan, sites []*site, logger *slog.Logger) (*relays, error) 
 				r.close()
 				return nil, &tandem.Error{Op: "relay between the sites", Kind: tandem.Conflict, Err: err}
 			}
-			r.list = append(r.list, relay{to: s, listener: l, target: join(s.address, p.at(port[1]))})
+			r.list = append(r.list, relay{to: s, listener: l, target: join(s.address, p.at(port[1])), patient: port[0] == leafPort})
 		}
 	}
 	return r, nil
@@ -100,12 +100,13 @@ func (r *relays) run(ctx context.Context) error {
 func (r *relays) carry(ctx context.Context, one relay, near net.Conn) {
 	defer near.Close()
 	defer context.AfterFunc(ctx, func() { _ = near.Close() })()
-	from := r.siteOf(near)
+	// Whose connection it is takes a while to see, and matters only once something is cut.
+	from := sync.OnceValue(func() tandem.RegionName { return r.siteOf(near) })
 	if !r.passable(ctx, from, one.to.name) {
 		return
 	}
-	far, err := net.DialTimeout("tcp", one.target, 2*time.Second)
-	if err != nil {
+	far := r.dial(ctx, one)
+	if far == nil {
 		return
 	}
 	defer far.Close()
@@ -116,7 +117,34 @@ func (r *relays) carry(ctx context.Context, one relay, near net.Conn) {
 	_ = g.Wait()
 }
 
-func (r *relays) copy(ctx context.Context, to, from net.Conn, a, b tandem.RegionName) error {
+// dialPatience is how long the link of the logs waits for a site that runs and does not listen yet: a refusal would cost
+// it a second until its next attempt. The directory is refused at once: it tries again sooner than it gives up waiting.
+const dialPatience = 3 * time.Second
+
+// dial reaches the site behind a relay; nil when it does not run, or does not listen in time.
+func (r *relays) dial(ctx context.Context, one relay) net.Conn {
+	for began := time.Now(); ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+		far, err := net.DialTimeout("tcp", one.target, 2*time.Second)
+		if err == nil {
+			return far
+		}
+		if !one.patient || time.Since(began) > dialPatience || !r.runs(one.to.name) {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (r *relays) runs(name tandem.RegionName) bool {
+	for _, s := range r.sites {
+		if s.spec.name == name {
+			return s.pid() != 0
+		}
+	}
+	return false
+}
+
+func (r *relays) copy(ctx context.Context, to, from net.Conn, a func() tandem.RegionName, b tandem.RegionName) error {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
@@ -140,13 +168,12 @@ func (r *relays) copy(ctx context.Context, to, from net.Conn, a, b tandem.Region
 }
 
 // passable waits until the link between two sites is whole; false when ctx ended first.
-func (r *relays) passable(ctx context.Context, a, b tandem.RegionName) bool {
+func (r *relays) passable(ctx context.Context, from func() tandem.RegionName, to tandem.RegionName) bool {
 	for {
 		r.mu.Lock()
-		severed := r.cut[a] || r.cut[b] || r.link && a != b && a != witness && b != witness && a != ""
-		wakes := r.wakes
+		cuts, wakes := r.cuts, r.wakes
 		r.mu.Unlock()
-		if !severed {
+		if len(cuts) == 0 || !severed(cuts, from(), to) {
 			return ctx.Err() == nil
 		}
 		select {
@@ -156,6 +183,15 @@ func (r *relays) passable(ctx context.Context, a, b tandem.RegionName) bool {
 		}
 	}
 }
+
+// severed reports whether cuts, of sites and of "link", lie between two sites. An unknown site ("") is no region.
+func severed(cuts []tandem.RegionName, a, b tandem.RegionName) bool {
+	regions := a != "" && a != b && a != witness && b != witness
+	return slices.Contains(cuts, a) || slices.Contains(cuts, b) || regions && slices.Contains(cuts, theLink)
+}
+
+// theLink is what cut and join call the connection between the two regions.
+const theLink = "link"
 
 // siteOf tells whose process made a connection; empty when that cannot be seen (it is then cut only with its target).
 func (r *relays) siteOf(conn net.Conn) tandem.RegionName {
@@ -173,15 +209,15 @@ func (r *relays) siteOf(conn net.Conn) tandem.RegionName {
 	return groups[group]
 }
 
-// sever cuts or joins a site from both others, or the link between the two regions when name is "link".
+// sever cuts or joins a site from both others, or the link between the two regions.
 func (r *relays) sever(name tandem.RegionName, cut bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if name == "link" {
-		r.link = cut
-	} else {
-		r.cut[name] = cut
+	cuts := slices.DeleteFunc(slices.Clone(r.cuts), func(n tandem.RegionName) bool { return n == name })
+	if cut {
+		cuts = append(cuts, name)
 	}
+	r.cuts = cuts
 	close(r.wakes)
 	r.wakes = make(chan struct{})
 	r.logger.Info("link changed", "site", name, "cut", cut)

@@ -187,6 +187,9 @@ func (d *simulated) run(ctx context.Context, start time.Duration) error {
 			}
 			pause = reconnectPause
 			d.session(ctx, conn, ticker.C)
+			if ctx.Err() == nil {
+				d.s.meter.lost()
+			}
 			continue
 		}
 		if tandem.KindOf(err) == tandem.Unauthorized && first {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -97,11 +98,11 @@ func (a *app) follow(ctx context.Context, t *client.Client, id string) error {
 	if !o.Failed() {
 		return nil
 	}
-	e := &tandem.Error{Op: "fail over", Kind: tandem.Internal, On: o.HubName, Err: errors.New(o.Status)}
-	if o.Error != nil {
-		e.Err, e.Hint = errors.New(o.Error.Message), o.Error.Hint
+	if o.Error == nil {
+		return &tandem.Error{Op: "fail over", Kind: tandem.Internal, On: o.HubName, Err: errors.New(o.Status)}
 	}
-	return e
+	message := strings.ReplaceAll(o.Error.Message, " ("+o.Error.Hint+")", "") // it says what failed and on what
+	return &tandem.Error{Kind: tandem.Internal, Err: errors.New(message), Hint: o.Error.Hint}
 }
 
 func (a *app) operationTable(w io.Writer, o client.Operation) {

@@ -7,13 +7,14 @@ import (
 )
 
 // meter counts what a simulation does. A pause is the time between two acknowledgements, of any device, while at least
-// one message waited for its answer.
+// one message waited for its answer or a device was without its connection.
 type meter struct {
 	mu      sync.Mutex
 	began   time.Time
 	n       numbers
 	nSent   int64
 	waiting time.Time // since when something waits without any acknowledgement; zero: nothing waits
+	stalled time.Time // since when a device is without connection and no acknowledgement has come; zero: none is
 	mark    int64     // acknowledged at the last call of second
 	markAt  time.Time
 	delays  []time.Duration // a sample of at most maxDelays
@@ -46,6 +47,15 @@ func (m *meter) connected(change int) {
 	m.mu.Unlock()
 }
 
+// lost notes that a connection broke: from then on that device waits, whether or not it had sent something.
+func (m *meter) lost() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stalled.IsZero() {
+		m.stalled = time.Now()
+	}
+}
+
 func (m *meter) reconnected() {
 	m.mu.Lock()
 	m.n.reconnects++
@@ -65,13 +75,20 @@ func (m *meter) acknowledged(at time.Time, delay time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.n.acknowledged++
-	m.n.longest = max(m.n.longest, at.Sub(m.waiting))
-	m.waiting = at
+	m.n.longest = max(m.n.longest, at.Sub(m.waiting), m.stall(at))
+	m.waiting, m.stalled = at, time.Time{}
 	if len(m.delays) < maxDelays {
 		m.delays = append(m.delays, delay)
 	} else {
 		m.delays[m.n.acknowledged%maxDelays] = delay
 	}
+}
+
+func (m *meter) stall(now time.Time) time.Duration {
+	if m.stalled.IsZero() {
+		return 0
+	}
+	return now.Sub(m.stalled)
 }
 
 // second is the present state, with the rate since the last call.
@@ -84,8 +101,9 @@ func (m *meter) second() numbers {
 	}
 	m.n.perSecond = int64(float64(m.n.acknowledged-m.mark) / max(now.Sub(from).Seconds(), 0.001))
 	m.mark, m.markAt = m.n.acknowledged, now
+	m.n.longest = max(m.n.longest, m.stall(now)) // the one that lasts
 	if m.nSent > m.n.acknowledged {
-		m.n.longest = max(m.n.longest, now.Sub(m.waiting)) // the one that lasts
+		m.n.longest = max(m.n.longest, now.Sub(m.waiting))
 	}
 	return m.n
 }
