@@ -55,7 +55,13 @@ func (l *life) fenceFormer(ctx context.Context, store directory.Store) error {
 			return err
 		}
 	}
-	return writeFile(l.file, []byte(l.incarnation+"\n"))
+	return l.rename(l.incarnation)
+}
+
+// rename writes down under which name this process acts from now on; the name is on disk when it returns nil.
+func (l *life) rename(incarnation tandem.Incarnation) error {
+	l.incarnation = incarnation
+	return writeFile(l.file, []byte(incarnation+"\n"))
 }
 
 func (l *life) end() { _ = l.lock.Close() }
