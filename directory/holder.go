@@ -55,6 +55,9 @@ func NewHolder(store Store, clock tandem.Clock, options HolderOptions) *Holder {
 // Term is the present term: the one in which a pen may be opened now. Before the first renewal it is one that has ended.
 func (h *Holder) Term() *Term { return h.term.Load() }
 
+// Incarnation is the one this holder keeps the lease of.
+func (h *Holder) Incarnation() tandem.Incarnation { return h.options.Incarnation }
+
 // Valid is Term().Valid(): what the node says of its health. Work under a pen asks the term the pen was opened in.
 func (h *Holder) Valid() bool { return h.Term().Valid() }
 

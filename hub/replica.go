@@ -385,7 +385,7 @@ func (r *Replica) Lead(ctx context.Context, pen pairlog.Pen, term context.Contex
 		if err != nil {
 			return err
 		}
-		inSync := pairlog.NewInSync(r.o.Directory, r.o.Info.ID, pen, revision, r.o.Incarnation)
+		inSync := pairlog.NewInSync(r.o.Directory, r.o.Info.ID, pen, revision, pen.Incarnation)
 		if _, err := inSync.Load(ctx); err != nil {
 			return err
 		}

@@ -133,7 +133,7 @@ func (r *Replica) revoke(w *writer, c confirmRequest) error {
 		if len(changes) < revocationsPerTxn && i+1 < len(c.Devices) {
 			continue
 		}
-		if err := r.unlessFenced(ctx, changes); err != nil {
+		if err := r.unlessFenced(ctx, w, changes); err != nil {
 			return err
 		}
 		for _, id := range c.Devices[:i+1] {
@@ -144,10 +144,10 @@ func (r *Replica) revoke(w *writer, c confirmRequest) error {
 	return nil
 }
 
-// unlessFenced changes the directory in the name of this incarnation.
-func (r *Replica) unlessFenced(ctx context.Context, changes []directory.Change) error {
+// unlessFenced changes the directory in the name of the pen's incarnation.
+func (r *Replica) unlessFenced(ctx context.Context, w *writer, changes []directory.Change) error {
 	done, err := r.o.Directory.Commit(ctx, directory.Txn{
-		If: []directory.Compare{{Key: directory.FenceKey(r.o.Incarnation)}}, Then: changes,
+		If: []directory.Compare{{Key: directory.FenceKey(w.pen.Incarnation)}}, Then: changes,
 	})
 	if err == nil && !done.OK {
 		return ErrMoving
@@ -174,7 +174,7 @@ func (r *Replica) forgetRevocations(ctx context.Context, w *writer) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	if err := r.unlessFenced(ctx, changes); err != nil {
+	if err := r.unlessFenced(ctx, w, changes); err != nil {
 		return err
 	}
 	for _, id := range gone {
