@@ -125,6 +125,7 @@ func (d *Dev) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer lock.Close()
+	_ = os.Remove(filepath.Join(d.o.Data, "env")) // of one that was killed; it is written anew when everything answers
 	if d.ids, err = openInstallation(d.o, time.Now()); err != nil {
 		return err
 	}
