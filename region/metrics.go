@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"sync/atomic"
 	"time"
 
@@ -131,7 +132,12 @@ func (n *node) serveMetrics(ctx context.Context, l net.Listener) error {
 		}
 		_, _ = w.Write([]byte("ok\n"))
 	})
-	return serveHTTP(ctx, &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}, l, nil)
+	if address, ok := l.Addr().(*net.TCPAddr); ok && address.IP.IsLoopback() { // profiles show addresses and names: for this machine only
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
+	return serveHTTP(ctx, &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute}, l, nil)
 }
 
 // notReady says why a client should go elsewhere; empty when it need not.
