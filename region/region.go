@@ -55,6 +55,7 @@ const memoryLimit = 480 << 20
 func Run(ctx context.Context, c Config, logger *slog.Logger) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
+		debug.SetGCPercent(300) // the heap is small and short-lived; the limit above is what bounds it
 	}
 	logger = logger.With("region", c.Region)
 	life, err := beginLife(c.DataDir)
