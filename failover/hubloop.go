@@ -20,7 +20,7 @@ type hubLoop struct {
 	c    *Controller
 	kick chan struct{}
 
-	act sync.Mutex // held while the replica's role is changed, here or on the other region's request
+	act tandem.Turn // held while the replica's role is changed, here or on the other region's request
 
 	mu           sync.Mutex
 	hub          Hub

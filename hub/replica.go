@@ -65,7 +65,7 @@ type Replica struct {
 	ctx     context.Context
 	tasks   sync.WaitGroup
 
-	change sync.Mutex // one change of role at a time
+	change tandem.Turn // one change of role at a time
 
 	mu     sync.Mutex
 	role   Role

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"sync"
 	"time"
 
 	"tandem"
@@ -34,7 +33,7 @@ type revocation struct {
 
 // revocations are those of the present pen that stand in the directory.
 type revocations struct {
-	mu    sync.Mutex
+	mu    tandem.Turn                // held while the directory is written
 	until map[tandem.DeviceID]uint64 // the record after which the peer's copy makes it superfluous
 }
 

@@ -35,7 +35,7 @@ type Log struct {
 	logger *slog.Logger
 	origin mark // set by Reseed
 
-	op sync.Mutex // held while parts or chain change, other than by growing
+	op tandem.Turn // held while parts or chain change, other than by growing
 
 	mu       sync.RWMutex
 	chain    []Branch
