@@ -23,12 +23,12 @@ type site struct {
 	o       Options
 	changed func() // a process began or ended
 
-	mu      sync.Mutex
-	cmd     *exec.Cmd // nil when nothing runs
-	pipe    io.Closer
-	gone    chan struct{} // closed when cmd has ended
-	result  string        // how the last process ended
-	stopped bool          // by SIGSTOP
+	mu     sync.Mutex
+	cmd    *exec.Cmd // nil when nothing runs
+	pipe   io.Closer
+	gone   chan struct{} // closed when cmd has ended
+	result string        // how the last process ended
+	ending bool          // we asked it to
 }
 
 func newSite(spec *siteSpec, o Options, changed func()) *site {
@@ -68,7 +68,7 @@ func (s *site) start() error {
 		return &tandem.Error{Op: "start the site", On: string(s.spec.name), Err: err}
 	}
 	gone := make(chan struct{})
-	s.cmd, s.pipe, s.gone, s.stopped = cmd, pipe, gone, false
+	s.cmd, s.pipe, s.gone, s.ending = cmd, pipe, gone, false
 	go func() { // ends when the process does
 		err := cmd.Wait()
 		s.mu.Lock()
@@ -76,7 +76,11 @@ func (s *site) start() error {
 		if err != nil {
 			s.result = "it ended: " + err.Error()
 		}
+		asked := s.ending
 		s.mu.Unlock()
+		if !asked {
+			s.o.Logger.Warn("site ended", "site", s.spec.name, "how", s.result, "again", "tandem dev start "+string(s.spec.name))
+		}
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind in its group
 		close(gone)
 		s.changed()
@@ -99,9 +103,6 @@ func (s *site) pid() int {
 func (s *site) signal(sig syscall.Signal) error {
 	s.mu.Lock()
 	cmd, gone := s.cmd, s.gone
-	if cmd != nil {
-		s.stopped = sig == syscall.SIGSTOP || s.stopped && sig != syscall.SIGCONT
-	}
 	s.mu.Unlock()
 	if cmd == nil {
 		return &tandem.Error{Op: "signal the site", Kind: tandem.Precondition, On: string(s.spec.name), Err: errors.New("it does not run"),
@@ -124,6 +125,7 @@ func (s *site) signal(sig syscall.Signal) error {
 func (s *site) end(patience time.Duration) {
 	s.mu.Lock()
 	cmd, pipe, gone := s.cmd, s.pipe, s.gone
+	s.ending = true
 	s.mu.Unlock()
 	if cmd == nil {
 		return
