@@ -30,7 +30,7 @@ var storeys = [][]string{
 }
 
 // free stands outside the picture: it drives the whole, or is a suite for tests.
-var free = []string{"sim", "sim/model", "compat", "pairlog/logtest", "directory/directorytest"}
+var free = []string{"sim", "sim/model", "compat", "bench", "pairlog/logtest", "directory/directorytest"}
 
 // bare packages know nothing of Tandem at all.
 var bare = []string{"gateway/mqtt/packet", "gateway/amqp/frame"}

@@ -207,10 +207,20 @@ type registered struct {
 	region tandem.RegionName
 }
 
+// begin starts a tenure. What is known stays: doors may announce their sessions a moment before the new holder has
+// opened, and what is left of an older tenure is older than any session that lives.
 func (r *registry) begin(epoch tandem.Epoch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.epoch, r.counter, r.newest = epoch, 0, make(map[tandem.DeviceID]registered)
+	r.epoch, r.counter = epoch, 0
+}
+
+// set notes a device's newest session. Called with mu held.
+func (r *registry) set(id tandem.DeviceID, s registered) {
+	if r.newest == nil {
+		r.newest = make(map[tandem.DeviceID]registered)
+	}
+	r.newest[id] = s
 }
 
 // connect gives out the next session number and returns the session it ends, if there was one.
@@ -220,7 +230,7 @@ func (r *registry) connect(c connectRequest) (SessionNumber, registered, bool) {
 	r.counter++
 	n := SessionNumber{r.epoch, r.counter}
 	older, had := r.newest[c.Device]
-	r.newest[c.Device] = registered{n, c.Door, c.Region}
+	r.set(c.Device, registered{n, c.Door, c.Region})
 	return n, older, had
 }
 
@@ -232,10 +242,10 @@ func (r *registry) announce(e sessionEntry, door DoorID, region tandem.RegionNam
 	have, ok := r.newest[e.Device]
 	switch {
 	case !ok || have.number == e.Number:
-		r.newest[e.Device] = mine
+		r.set(e.Device, mine)
 		return registered{}, e.Number, false
 	case have.number.Before(e.Number):
-		r.newest[e.Device] = mine
+		r.set(e.Device, mine)
 		return have, e.Number, true
 	default:
 		return mine, have.number, true
