@@ -52,6 +52,10 @@ type facts struct {
 	Sessions    int           `json:"sessions"`
 	Damaged     string        `json:"damaged,omitempty"`
 	NeedsReseed bool          `json:"needsReseed"`
+	// Root is the region's own state root at the record RootNumber, the newest that carries the holder's.
+	Root        pairlog.Hash `json:"root"`
+	RootNumber  uint64       `json:"rootNumber"`
+	RootDiffers bool         `json:"rootDiffers"`
 }
 
 // status shows what both regions know of a hub's log and view, its home first.
@@ -77,6 +81,7 @@ func (d *Door) status(q *request) error {
 				LagSeconds: f.Lag.Age.Seconds(), LagKnown: f.Lag.Known, ViewLag: f.ViewLag, PeerAcked: f.PeerAcked,
 				PeerAckMS: milliseconds(f.PeerAckAge), PeerKnown: f.PeerKnown, Sessions: f.Sessions,
 				Damaged: f.Damaged, NeedsReseed: f.NeedsReseed,
+				Root: f.Root, RootNumber: f.RootNumber, RootDiffers: f.RootDiffers,
 			}
 		}
 		bodies = append(bodies, body)

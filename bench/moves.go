@@ -94,14 +94,9 @@ func findLag(v any, region string) (float64, bool) {
 			}
 		}
 	case map[string]any:
-		if v["region"] == region {
-			if lag, ok := v["lag"].(map[string]any); ok {
-				for _, name := range []string{"age", "Age"} {
-					if nanoseconds, ok := lag[name].(float64); ok {
-						return nanoseconds / 1e6, true
-					}
-				}
-			}
+		if seconds, ok := v["lagSeconds"].(float64); ok && v["region"] == region {
+			known, _ := v["lagKnown"].(bool)
+			return seconds * 1e3, known
 		}
 		for _, each := range v {
 			if age, ok := findLag(each, region); ok {

@@ -32,8 +32,8 @@ type peer struct {
 	// processes: the first serves, all together are what it takes.
 	processes func() []int
 	stop      func()
-	windows   []int // nil: all
-	sizes     []int
+	sizes     []int        // numbers of connections; nil: all
+	after     func() error // whether a measurement was what it is called; may be nil
 }
 
 func anonymous(address string, config *tls.Config) func(n int) []client {

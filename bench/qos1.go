@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -82,6 +83,11 @@ func (b *bench) once(ctx context.Context, p peer, size, window int) (sample, err
 	if err != nil {
 		return sample{}, err
 	}
+	if p.after != nil {
+		if err := p.after(); err != nil {
+			return sample{}, err
+		}
+	}
 	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(r.acked) }
 	return sample{r.perSecond(), r.latency.quantile(0.5), r.latency.quantile(0.99), each(serving), each(all), r.failures}, nil
 }
@@ -151,6 +157,13 @@ func (b *bench) asPeer(ctx context.Context) ([]peer, error) {
 	}
 	sync := kind("Tandem sync", "sync-available: answered when both regions have it", holder, "sync-available", false)
 	sync.sizes = []int{100}
+	sync.after = func() error {
+		both, err := t.inSync()
+		if !both && err == nil {
+			err = errors.New("the peer fell out of sync, so this was not a measurement of it")
+		}
+		return err
+	}
 	forwarded := kind("Tandem forwarded", "through the region without the pen", other(holder), "async", false)
 	forwarded.sizes = []int{100}
 	return []peer{

@@ -292,8 +292,35 @@ func (t *tandem) replicate(mode string) error {
 	if err := t.arm(http.MethodPut, t.hubPath(), hub, nil); err != nil {
 		return err
 	}
-	time.Sleep(3 * time.Second) // until both regions have seen it and the peer is in sync
-	return nil
+	// A new epoch begins with the mode: there and back again, so that the holder stays the same.
+	holder, err := t.holder()
+	if err != nil {
+		return err
+	}
+	for _, to := range []string{other(holder), holder} {
+		if _, err := t.failover(to, false); err != nil {
+			return err
+		}
+	}
+	if mode == "async" {
+		return nil
+	}
+	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		if both, err := t.inSync(); both {
+			return nil
+		} else if time.Since(began) > 20*time.Second {
+			return fmt.Errorf("the peer is not in sync 20 s after the mode was set (%w)", err)
+		}
+	}
+}
+
+// inSync reports whether both regions are in the hub's in-sync set.
+func (t *tandem) inSync() (bool, error) {
+	var hub struct {
+		Properties struct{ Tandem struct{ InSync []string } }
+	}
+	err := t.arm(http.MethodGet, t.hubPath(), nil, &hub)
+	return err == nil && len(hub.Properties.Tandem.InSync) == 2, err
 }
 
 // failover moves the hub and waits until the operation has ended well.

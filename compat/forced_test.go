@@ -122,13 +122,42 @@ func TestSyncRefusesLoss(t *testing.T) {
 	s.verify(t, l, expectation{})
 }
 
-// synchronous makes the hub sync-available and waits until the peer is in sync.
+// A change of the replication mode takes effect by itself: soon the peer is in the in-sync set.
+func TestReplicationChange(t *testing.T) {
+	s := startSystem(t)
+	if err := s.replicate("sync-available"); err != nil {
+		t.Fatalf("set the replication mode: %v", err)
+	}
+	if err := s.inSync(15 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// synchronous makes the hub sync-available and waits until the peer is in sync. The hub is moved on the way, so that a new
+// epoch begins with the mode.
 func (s *system) synchronous(t *testing.T) {
 	t.Helper()
 	if err := s.replicate("sync-available"); err != nil {
 		t.Fatalf("set the replication mode: %v", err)
 	}
-	err := waitFor(context.Background(), 30*time.Second, func() error {
+	holder, err := s.holder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := s.failover(move{To: other(holder)})
+	if err == nil {
+		o, err = s.follow(o.ID, 45*time.Second)
+	}
+	if err != nil || !o.succeeded() {
+		t.Fatalf("planned failover to %s: %v %v", other(holder), err, &o)
+	}
+	if err := s.inSync(30 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *system) inSync(limit time.Duration) error {
+	return waitFor(context.Background(), limit, func() error {
 		var hub struct {
 			Properties struct {
 				Tandem struct {
@@ -145,9 +174,6 @@ func (s *system) synchronous(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // faults brings rounds of one fault on the region that has the pen, each followed by a forced failover and a return.
@@ -245,10 +271,10 @@ func (s *system) isSettled() error {
 // fact is one region's part of the hub's status.
 type fact struct {
 	role    string
-	epoch   float64
-	end     string // as text, to be compared
-	applied string
-	root    string
+	number  float64 // of the last record folded
+	root    string  // at the record rooted
+	rooted  float64
+	differs bool
 }
 
 // roles reads the status document: wherever it is nested, an object with a region and a role is one region's.
@@ -269,9 +295,12 @@ func (s *system) roles() (map[string]fact, error) {
 			region, _ := v["region"].(string)
 			role, _ := v["role"].(string)
 			if region != "" && role != "" {
-				f := fact{role: role, end: fmt.Sprint(v["end"]), applied: fmt.Sprint(v["applied"])}
-				f.epoch, _ = v["epoch"].(float64)
+				f := fact{role: role}
+				applied, _ := v["applied"].(map[string]any)
+				f.number, _ = applied["number"].(float64)
 				f.root, _ = v["root"].(string)
+				f.rooted, _ = v["rootNumber"].(float64)
+				f.differs, _ = v["rootDiffers"].(bool)
 				found[region] = f
 			}
 			for _, each := range v {
@@ -311,7 +340,12 @@ func (s *system) verify(t *testing.T, l *load, want expectation) {
 	}
 	v := verify(l.journal(), events, receipts, want)
 	v.check(t)
-	if err := waitFor(context.Background(), 20*time.Second, s.equal); err != nil {
+	facts, err := s.roles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := max(facts[regions[0]].number, facts[regions[1]].number)
+	if err := waitFor(context.Background(), 30*time.Second, func() error { return s.equal(after) }); err != nil {
 		t.Errorf("the regions differ: %v", err)
 	}
 	if !t.Failed() {
@@ -320,20 +354,20 @@ func (s *system) verify(t *testing.T, l *load, want expectation) {
 	}
 }
 
-// equal compares what both regions have, at the same position.
-func (s *system) equal() error {
+// equal compares the state roots of both regions at one record, at or after the given one.
+func (s *system) equal(after float64) error {
 	facts, err := s.roles()
 	if err != nil {
 		return err
 	}
 	a, b := facts[regions[0]], facts[regions[1]]
 	switch {
-	case a.applied != b.applied:
-		return fmt.Errorf("one has applied %s, the other %s", a.applied, b.applied)
+	case a.differs || b.differs:
+		return fmt.Errorf("a region's root is not the one in the log: %+v", facts)
+	case a.rooted <= after || a.rooted != b.rooted:
+		return fmt.Errorf("no root that both have computed after record %.0f: %+v", after, facts)
 	case a.root != b.root:
-		return fmt.Errorf("at %s one has the root %s, the other %s", a.applied, a.root, b.root)
-	case a.root == "":
-		return errors.New("the status document shows no state root")
+		return fmt.Errorf("at record %.0f one has the root %s, the other %s", a.rooted, a.root, b.root)
 	}
 	return nil
 }

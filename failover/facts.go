@@ -33,6 +33,11 @@ type ReplicaFacts struct {
 	Sessions    int               `json:"sessions"` // device connections that this region's doors have
 	Damaged     string            `json:"damaged,omitempty"`
 	NeedsReseed bool              `json:"needs_reseed,omitempty"`
+	// Root is the view's own state root at the record RootNumber, the newest in which a holder logged its own; 0 when there
+	// was none since the view was opened. RootDiffers: the two were not equal.
+	Root        pairlog.Hash `json:"root"`
+	RootNumber  uint64       `json:"root_number"`
+	RootDiffers bool         `json:"root_differs,omitempty"`
 }
 
 // ClosedAt is where and in which state an epoch was closed.

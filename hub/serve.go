@@ -333,6 +333,7 @@ type Facts struct {
 	NeedsReseed bool              `json:"needs_reseed,omitempty"`
 	Full        bool              `json:"full,omitempty"`
 	Statistics  Statistics        `json:"statistics"`
+	RootCheck   RootCheck         `json:"root_check"`
 }
 
 // Facts reads them; it is cheap.
@@ -349,6 +350,7 @@ func (r *Replica) Facts() Facts {
 		f.PeerAcked, f.PeerAckAge, f.PeerKnown = w.log.PeerAcked()
 	}
 	f.Sessions, f.Full, f.Statistics = r.door.sessionCount(), r.door.full.Load(), r.view.Statistics(r.o.Clock.Now())
+	f.RootCheck = r.view.LastRootCheck()
 	return f
 }
 
