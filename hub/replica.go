@@ -470,7 +470,6 @@ func (r *Replica) FollowPen(ctx context.Context, pen pairlog.Pen) error {
 	}
 	r.door.routeNowhere()
 	r.halt(RoleFenced)
-	r.registry.forget()
 	for _, b := range pen.Forks {
 		if b.Epoch < pen.Epoch && b.Holder == r.o.Region {
 			if err := r.log.Seal(ctx, b.Epoch); err != nil && !errors.Is(err, pairlog.ErrNoSegment) {
