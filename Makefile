@@ -6,6 +6,8 @@ PACKAGES ?= ./...
 SEEDS ?= 10000
 FUZZTIME ?= 30s
 ROUNDS ?= 20
+# Arguments of the benchmark: BENCH="-parts qos1 -rounds 1". Without any, everything is measured and docs/benchmarks.md written.
+BENCH ?=
 
 .PHONY: test needs format vet lint vulnerabilities build unit race clients bench fuzz sim chaos compat clean
 
@@ -51,10 +53,10 @@ fuzz:
 
 # Kills, pauses and cuts on real processes, at random moments; a failing seed is printed and replays with SEED=.
 chaos: build
-	TANDEM_CHAOS_ROUNDS=$(ROUNDS) TANDEM_CHAOS_SEED=$(SEED) $(GO) test -v -timeout 3h -run Chaos ./compat/...
+	TANDEM_BINARY=$(CURDIR)/bin/tandem TANDEM_CHAOS_ROUNDS=$(ROUNDS) TANDEM_CHAOS_SEED=$(SEED) $(GO) test -v -timeout 3h -run Chaos ./compat/...
 
 bench: build
-	@scripts/bench
+	@scripts/bench $(BENCH)
 
 clean:
 	rm -rf bin

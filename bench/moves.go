@@ -355,18 +355,15 @@ func (b *bench) memory(ctx context.Context) error {
 		secure bool
 		budget float64
 	}{{"plain", false, 6}, {"TLS", true, 20}} {
-		holder, err := t.holder()
-		if err != nil {
-			return err
-		}
 		// A fresh process, so that the heap's slack is the same each time.
-		if err := firstError(t.stop(syscall.SIGINT)); err != nil {
+		if err := t.stop(syscall.SIGINT); err != nil {
 			return err
 		}
 		if _, err := t.run(ctx); err != nil {
 			return err
 		}
-		if holder, err = t.holder(); err != nil {
+		holder, err := t.holder()
+		if err != nil {
 			return err
 		}
 		time.Sleep(5 * time.Second)

@@ -85,16 +85,6 @@ func (b *bench) stopTandem() {
 	}
 }
 
-// fresh is a system with nothing in it.
-func (b *bench) fresh(ctx context.Context) (*tandem, error) {
-	b.stopTandem()
-	b.tandem = nil
-	if err := os.RemoveAll(filepath.Join(b.data, "tandem")); err != nil {
-		return nil, err
-	}
-	return b.start(ctx)
-}
-
 func portsFree(offset int) bool {
 	for _, address := range []string{"127.0.0.1", "127.0.1.1", "127.0.2.1"} {
 		for _, port := range []int{443, 1883, 8883, 8443, 9090} {
