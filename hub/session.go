@@ -270,9 +270,3 @@ func (r *registry) allows(id tandem.DeviceID, n SessionNumber) bool {
 	have, ok := r.newest[id]
 	return !ok || !n.Before(have.number)
 }
-
-func (r *registry) count() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.newest)
-}

@@ -2,7 +2,7 @@ package natslog_test
 
 import (
 	"context"
-	"math/rand"
+	"crypto/rand"
 	"slices"
 	"testing"
 	"time"
