@@ -130,7 +130,7 @@ type wireError struct {
 var namedConditions = map[string]*tandem.Error{
 	"device-not-found": ErrDeviceNotFound, "device-exists": ErrDeviceExists, "device-disabled": ErrDeviceDisabled,
 	"etag": ErrEtag, "session-taken": ErrSessionTaken, "quota": ErrQuota, "too-many-devices": ErrTooManyDevices,
-	"revocations-full": ErrRevocationsFull,
+	"revocations-full": ErrRevocationsFull, "full": pairlog.ErrFull,
 }
 
 func newWireError(err error) *wireError {

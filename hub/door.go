@@ -68,7 +68,7 @@ func (d *Door) Info() Info { return d.replica.o.Info }
 
 // Submit implements Handle.
 func (d *Door) Submit(ctx context.Context, c *Command, w Waiter, tag uint64) error {
-	if d.full.Load() {
+	if d.full.Load() && !c.urgent() {
 		return pairlog.ErrFull
 	}
 	d.mu.Lock()
@@ -158,6 +158,7 @@ func (w doWaiter) Flush()                        {}
 func (d *Door) routeTo(region tandem.RegionName, epoch tandem.Epoch) {
 	d.mu.Lock()
 	d.to = route{region: region, epoch: epoch, progress: time.Now()}
+	d.full.Store(false) // the new holder tells
 	d.ring.rewind()
 	d.mu.Unlock()
 	d.poke()

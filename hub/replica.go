@@ -43,6 +43,7 @@ type ReplicaOptions struct {
 	Notify       tandem.Notify
 	CacheBytes   int64         // of the view; 0: a default
 	Retention    time.Duration // of telemetry; 0: one day
+	Upkeep       Upkeep
 }
 
 // A Replica is one region's part of one hub: its log, its view and its door. Which role it plays is decided elsewhere
@@ -56,6 +57,9 @@ type Replica struct {
 	registry registry
 	folded   broadcast
 	revoked  revocations
+	keep     upkeep
+	offer    offer
+	reseeds  chan struct{} // wakes reseedWhenNeeded
 
 	viewMu sync.Mutex // one goroutine folds at a time
 	writes bool       // the writer folds what it appends; under viewMu
@@ -76,6 +80,7 @@ type Replica struct {
 	closed map[tandem.Epoch]ClosedAt
 	damage string
 	reseed bool
+	mark   *reseedMark // while the view came from the peer and the log has not reached it
 }
 
 // ClosedAt is where an epoch ended in order.
@@ -91,8 +96,9 @@ func OpenReplica(ctx context.Context, o ReplicaOptions) (*Replica, error) {
 	}
 	r := &Replica{
 		o: o, role: RoleFenced, started: make(chan struct{}), closing: make(chan struct{}),
-		closed: make(map[tandem.Epoch]ClosedAt), folded: newBroadcast(),
+		closed: make(map[tandem.Epoch]ClosedAt), folded: newBroadcast(), reseeds: make(chan struct{}, 1),
 	}
+	r.o.Upkeep = o.Upkeep.withDefaults(o.Retention)
 	r.door = newDoor(DoorID(o.Incarnation), r)
 	var err error
 	r.view, err = OpenView(ctx, ViewOptions{
@@ -108,6 +114,9 @@ func OpenReplica(ctx context.Context, o ReplicaOptions) (*Replica, error) {
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the log of hub %s: %w", o.Info.Name, err), r.view.Close())
+	}
+	if err := r.restoreView(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the view of hub %s: %w", o.Info.Name, err), r.view.Close())
 	}
 	return r, nil
 }
@@ -138,6 +147,12 @@ func (r *Replica) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	offers, err := r.serveSnapshots()
+	stops = append(stops, offers...)
+	if err != nil {
+		return err
+	}
+	r.adoptPen(ctx)
 	r.ctx = ctx
 	r.task(func() { r.ended0("serve the log", r.log.Run(ctx)) })
 	r.task(func() { r.ended0("run the door", r.door.run(ctx)) })
@@ -148,6 +163,21 @@ func (r *Replica) Run(ctx context.Context) error {
 	close(r.closing)
 	r.tasks.Wait()
 	return r.view.Close()
+}
+
+// adoptPen clips the log at the forks that the directory knows, so that nobody folds or reads a tail before this region is
+// told its role. When the directory does not answer, nothing is read before either; a pen that is only claimed may come
+// to nothing.
+func (r *Replica) adoptPen(ctx context.Context) {
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	pen, _, err := pairlog.ReadPen(short, r.o.Directory, r.o.Info.ID)
+	if err == nil && pen.State == pairlog.PenOpen {
+		err = r.log.Adopt(ctx, pen.Forks)
+	}
+	if err != nil && !errors.Is(err, pairlog.ErrNoPen) && ctx.Err() == nil {
+		r.o.Logger.Warn("chain not read at start", "hub", r.o.Info.Name, "error", err)
+	}
 }
 
 func (r *Replica) task(run func()) {
@@ -175,7 +205,7 @@ func (r *Replica) running(ctx context.Context) error {
 func (r *Replica) fold(ctx context.Context) {
 	for ctx.Err() == nil {
 		changed := r.folded.wait()
-		if r.Role() == RoleHolder {
+		if r.Role() == RoleHolder || r.behind() {
 			select {
 			case <-changed:
 			case <-ctx.Done():
@@ -213,7 +243,7 @@ func (r *Replica) foldTo(ctx context.Context, number uint64) error {
 				return nil
 			}
 			progressed = true
-			return r.view.Apply(&rec)
+			return r.apply(&rec)
 		})
 		if err != nil {
 			return r.foldFailed(err)
@@ -227,11 +257,13 @@ func (r *Replica) foldTo(ctx context.Context, number uint64) error {
 
 // foldFailed notes why the view cannot go on.
 func (r *Replica) foldFailed(err error) error {
+	if errors.Is(err, pairlog.ErrBehindTrim) {
+		r.needReseed()
+		return err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if errors.Is(err, pairlog.ErrBehindTrim) {
-		r.reseed = true
-	} else if !errors.Is(err, context.Canceled) {
+	if !errors.Is(err, context.Canceled) {
 		r.damage = err.Error()
 	}
 	return err
@@ -323,6 +355,9 @@ func (r *Replica) EndCopy(ctx context.Context, epoch tandem.Epoch) (pairlog.Fork
 	r.change.Lock()
 	defer r.change.Unlock()
 	r.halt(RoleFenced)
+	if err := r.jump(ctx); err != nil {
+		return pairlog.Fork{}, err
+	}
 	return r.log.EndCopy(ctx, epoch)
 }
 
@@ -536,16 +571,17 @@ func lastInChain(branches []pairlog.Branch, at pairlog.Fork) pairlog.Fork {
 
 // follow copies an epoch until ctx ends or the epoch was closed, and says what stands in the way.
 func (r *Replica) follow(ctx context.Context, pen pairlog.Pen) {
+	var reseeding sync.WaitGroup
+	reseeding.Go(func() { r.reseedWhenNeeded(ctx, pen) })
+	defer reseeding.Wait()
 	for ctx.Err() == nil {
 		err := r.log.Follow(ctx, pen.Epoch, pen.Region)
 		switch {
 		case err == nil, ctx.Err() != nil, errors.Is(err, pairlog.ErrCopyEnded):
 			return
 		case errors.Is(err, pairlog.ErrBehindTrim):
-			r.mu.Lock()
-			r.reseed = true
-			r.mu.Unlock()
-			if err := r.reseedView(ctx, pen); err == nil {
+			r.needReseed()
+			if r.waitReseeded(ctx) {
 				continue
 			}
 		case errors.Is(err, pairlog.ErrDiverged), errors.Is(err, pairlog.ErrDamaged):
@@ -559,11 +595,6 @@ func (r *Replica) follow(ctx context.Context, pen pairlog.Pen) {
 		case <-time.After(time.Second):
 		}
 	}
-}
-
-// reseedView is not built: a region that lacks what its peer has trimmed stays behind and says so in Facts.
-func (r *Replica) reseedView(context.Context, pairlog.Pen) error {
-	return &tandem.Error{Op: "reseed from the peer", Kind: tandem.Unsupported, On: string(r.o.Info.Name)}
 }
 
 // Tails lists what this region holds beyond the forks that the chain took.

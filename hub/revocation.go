@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"tandem"
@@ -63,6 +64,20 @@ func revokes(c *Command) []tandem.DeviceID {
 		return ids
 	}
 	return nil
+}
+
+// urgent reports whether a command may take rights away: then it may use the last room of a nearly full disk.
+func (c *Command) urgent() bool {
+	switch c.Op {
+	case OpDeviceUpdate, OpDeviceDelete:
+		return true
+	case OpDevicePut:
+		return c.IfMatch != ""
+	case OpBulk:
+		changes, err := DecodeBulk(c.Body)
+		return err == nil && !slices.ContainsFunc(changes, func(d DeviceChange) bool { return d.Op != OpDeviceUpdate && d.Op != OpDeviceDelete })
+	}
+	return false
 }
 
 // confirm returns when a change that Do applied can no longer be undone by a failover.

@@ -72,7 +72,8 @@ type writer struct {
 	log     *pairlog.Writer
 	wake    chan struct{}
 	closing chan closeRequest
-	acked   broadcast // the peer's copy has more
+	trims   chan pairlog.Trim // what may go, from maintain
+	acked   broadcast         // the peer's copy has more
 
 	mu      sync.Mutex
 	remotes map[DoorID]*remoteDoor
@@ -102,7 +103,7 @@ type closeAnswer struct {
 func newWriter(r *Replica, log *pairlog.Writer, next uint64) *writer {
 	w := &writer{
 		r: r, pen: log.Pen(), log: log, next: next, wake: make(chan struct{}, 1), closing: make(chan closeRequest),
-		acked: newBroadcast(), remotes: make(map[DoorID]*remoteDoor), rooted: time.Now(), last: time.Now(),
+		trims: make(chan pairlog.Trim, 1), acked: newBroadcast(), remotes: make(map[DoorID]*remoteDoor), rooted: time.Now(), last: time.Now(),
 	}
 	w.order = []source{r.door}
 	log.OnPeerAck(func(uint64) { w.acked.notify() })
@@ -129,6 +130,11 @@ func (w *writer) run(ctx context.Context) error {
 			select { // a close request goes before further work
 			case c := <-w.closing:
 				return w.close(ctx, c)
+			case t := <-w.trims:
+				if err := w.trim(ctx, t); err != nil {
+					return err
+				}
+				continue
 			default:
 				continue
 			}
@@ -138,8 +144,13 @@ func (w *writer) run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case c := <-w.closing:
 			return w.close(ctx, c)
+		case t := <-w.trims:
+			if err := w.trim(ctx, t); err != nil {
+				return err
+			}
 		case <-w.wakeUnless(full):
 		case <-tick.C:
+			w.setFull(w.log.Full())
 			w.tellAcked()
 			if err := w.beat(ctx); err != nil {
 				return err
@@ -162,29 +173,22 @@ func (w *writer) commit(ctx context.Context) (full bool, err error) {
 	if len(w.works) == 0 {
 		return false, nil
 	}
-	w.batch.Reset()
-	w.rootEntry()
-	at := Stamp{Epoch: w.pen.Epoch, Number: w.next}
-	for i := range w.works {
-		k := &w.works[i]
-		if !w.r.registry.allows(k.command.Device, k.command.Session) {
-			k.outcome.Err = ErrSessionTaken
-			continue
-		}
-		k.outcome.Position = pairlog.Position{Epoch: at.Epoch, Number: at.Number, Index: uint32(w.batch.Len())}
-		k.outcome.Err = w.r.view.Decide(&k.command, at, &w.batch)
-	}
-	w.doorEntries()
+	w.setFull(w.log.Full())
+	w.decide()
 	rec, err := w.log.Append(ctx, &w.batch)
+	if errors.Is(err, pairlog.ErrFull) && !w.batch.Urgent { // it has just become full
+		w.setFull(true)
+		w.r.view.DropOverlay()
+		w.decide()
+		rec, err = w.log.Append(ctx, &w.batch)
+	}
 	switch {
 	case err == nil:
-		w.setFull(false)
 	case errors.Is(err, pairlog.ErrFull):
 		w.r.view.DropOverlay()
 		for _, g := range w.groups {
 			g.source.giveBack(w.works[g.from:g.to])
 		}
-		w.setFull(true)
 		return true, nil
 	case errors.Is(err, pairlog.ErrPeerBehind):
 		for i := range w.works {
@@ -206,6 +210,32 @@ func (w *writer) commit(ctx context.Context) (full bool, err error) {
 		g.source.decided(w.works[g.from:g.to], rec.Header.Number)
 	}
 	return false, nil
+}
+
+// decide makes a record of the works. On a full disk it refuses what may wait: the last room is for what takes rights
+// away.
+func (w *writer) decide() {
+	full := w.r.door.full.Load()
+	w.batch.Reset()
+	w.batch.Urgent = full
+	if !full {
+		w.rootEntry()
+	}
+	at := Stamp{Epoch: w.pen.Epoch, Number: w.next}
+	for i := range w.works {
+		k := &w.works[i]
+		k.outcome = Outcome{}
+		switch {
+		case !w.r.registry.allows(k.command.Device, k.command.Session):
+			k.outcome.Err = ErrSessionTaken
+		case full && !k.command.urgent():
+			k.outcome.Err = pairlog.ErrFull
+		default:
+			k.outcome.Position = pairlog.Position{Epoch: at.Epoch, Number: at.Number, Index: uint32(w.batch.Len())}
+			k.outcome.Err = w.r.view.Decide(&k.command, at, &w.batch)
+		}
+	}
+	w.doorEntries()
 }
 
 // gather takes from the sources in turn, so that none starves.
@@ -260,13 +290,14 @@ func (w *writer) beat(ctx context.Context) error {
 		return nil
 	}
 	w.batch.Reset()
-	w.rootEntry()
+	if !w.r.door.full.Load() { // then it is a heartbeat, which may use the last room
+		w.rootEntry()
+	}
 	rec, err := w.log.Append(ctx, &w.batch)
 	switch {
 	case err == nil, errors.Is(err, pairlog.ErrPeerBehind):
 		return w.apply(&rec)
 	case errors.Is(err, pairlog.ErrFull):
-		w.setFull(true)
 		return nil
 	}
 	return err
@@ -275,7 +306,7 @@ func (w *writer) beat(ctx context.Context) error {
 func (w *writer) apply(rec *pairlog.Record) error {
 	w.last, w.next = time.Now(), rec.Header.Number+1
 	w.r.viewMu.Lock()
-	err := w.r.view.Apply(rec)
+	err := w.r.apply(rec)
 	w.r.viewMu.Unlock()
 	if err != nil {
 		return w.r.foldFailed(err)
@@ -297,8 +328,12 @@ func (w *writer) close(ctx context.Context, c closeRequest) error {
 }
 
 func (w *writer) setFull(full bool) {
-	if w.r.door.full.Swap(full) != full && full {
+	switch {
+	case w.r.door.full.Swap(full) == full:
+	case full:
 		w.r.o.Logger.Warn("disk full, writes refused", "hub", w.r.o.Info.Name)
+	default:
+		w.r.o.Logger.Info("room on the disk, writes go on", "hub", w.r.o.Info.Name)
 	}
 }
 

@@ -161,6 +161,9 @@ func (w *Writer) First() Record { return w.first }
 // Valid reports whether the writer may answer now: it was neither closed nor fenced, and the lease holds.
 func (w *Writer) Valid() bool { return w.alive() == nil && w.valid() }
 
+// Full reports whether Append refuses a batch now that is not urgent.
+func (w *Writer) Full() bool { return usedShare(w.l.o.Store.Space()) >= w.o.RefuseAt }
+
 // header is the next record's, but for counts and hash.
 func (w *Writer) header() Header {
 	now := w.l.o.Clock.Now()
