@@ -584,6 +584,7 @@ func (r *Replica) follow(ctx context.Context, pen pairlog.Pen) {
 			if r.waitReseeded(ctx) {
 				continue
 			}
+			return
 		case errors.Is(err, pairlog.ErrDiverged), errors.Is(err, pairlog.ErrDamaged):
 			r.mu.Lock()
 			r.damage = err.Error()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -22,19 +23,28 @@ type pair struct {
 	net     *pairlog.MemoryNetwork
 	regions map[tandem.RegionName]*place
 	pen     pairlog.Pen
+	options func(*hub.ReplicaOptions)
+	notify  tandem.Notify
 }
 
 type place struct {
 	replica *hub.Replica
+	peer    tandem.RegionName
 	store   *pairlog.Memory
+	dir     string
 	stop    func()
 }
 
 const hubID tandem.HubID = "00000000000000aa"
 
-func newPair(t *testing.T) *pair {
+func newPair(t *testing.T, options ...func(*hub.ReplicaOptions)) *pair {
 	t.Helper()
 	p := &pair{t: t, dir: directory.NewMemory(), net: pairlog.NewMemoryNetwork(), regions: map[tandem.RegionName]*place{}}
+	p.options = func(o *hub.ReplicaOptions) {
+		for _, set := range options {
+			set(o)
+		}
+	}
 	p.open("a", "b", pairlog.NewMemory())
 	p.open("b", "a", pairlog.NewMemory())
 	p.claim("a", 1, pairlog.Fork{}, false)
@@ -43,11 +53,19 @@ func newPair(t *testing.T) *pair {
 
 func (p *pair) open(region, peer tandem.RegionName, store *pairlog.Memory) {
 	p.t.Helper()
-	replica, err := hub.OpenReplica(p.t.Context(), hub.ReplicaOptions{
-		Info: hub.Info{ID: hubID, Name: "fab", Partitions: 4}, Dir: p.t.TempDir(), Region: region, Peer: peer,
+	p.openAt(region, peer, store, p.t.TempDir())
+}
+
+func (p *pair) openAt(region, peer tandem.RegionName, store *pairlog.Memory, dir string) {
+	p.t.Helper()
+	o := hub.ReplicaOptions{
+		Info: hub.Info{ID: hubID, Name: "fab", Partitions: 4}, Dir: dir, Region: region, Peer: peer,
 		Node: tandem.NodeName(region + "-0"), Incarnation: tandem.Incarnation(region + "-life"), Store: store, Link: p.net.Link(region),
-		Directory: p.dir.Client(string(region)), Clock: tandem.SystemClock{}, Logger: slog.New(slog.DiscardHandler),
-	})
+		Directory: p.dir.Client(string(region)), Clock: tandem.SystemClock{}, Logger: logger(),
+		Notify: func(n tandem.Notice) { p.notify.Send(n) },
+	}
+	p.options(&o)
+	replica, err := hub.OpenReplica(p.t.Context(), o)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -61,7 +79,7 @@ func (p *pair) open(region, peer tandem.RegionName, store *pairlog.Memory) {
 		}
 	})
 	p.t.Cleanup(stop)
-	p.regions[region] = &place{replica, store, stop}
+	p.regions[region] = &place{replica, peer, store, dir, stop}
 }
 
 // claim gives region the pen and lets the other one follow it.
@@ -92,6 +110,15 @@ func (p *pair) claim(region tandem.RegionName, epoch tandem.Epoch, fork pairlog.
 			}
 		}
 	}
+}
+
+// claimOnly gives region the pen after a forced claim, while the other one is dark.
+func (p *pair) claimOnly(region tandem.RegionName, epoch tandem.Epoch, fork pairlog.Fork) {
+	p.t.Helper()
+	others := p.regions
+	p.regions = map[tandem.RegionName]*place{region: others[region]}
+	p.claim(region, epoch, fork, true)
+	p.regions = others
 }
 
 // move is a planned move to region.
@@ -338,4 +365,12 @@ func TestRevocationOutlivesTheLossOfItsRecord(t *testing.T) {
 	if _, err := p.handle("b").Device(t.Context(), "stolen"); !errors.Is(err, hub.ErrDeviceNotFound) {
 		t.Fatalf("the deleted device after a forced move: %v", err)
 	}
+}
+
+// logger shows what replicas say with go test -v and TANDEM_TEST_LOG set.
+func logger() *slog.Logger {
+	if testing.Verbose() && os.Getenv("TANDEM_TEST_LOG") != "" {
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return slog.New(slog.DiscardHandler)
 }

@@ -163,7 +163,10 @@ func (l *Log) Trim(ctx context.Context, upTo uint64) error {
 				}
 			}
 		case p.last <= upTo:
-			if p.sealed || old { // else it is still written to: its last record stays
+			l.mu.RLock()
+			former := l.newest(p.id.Epoch, p.id.Holder) != live[i] // a part of a copy that went on in another one
+			l.mu.RUnlock()
+			if p.sealed || old || former { // else it is still written to: its last record stays
 				if err := l.remove(ctx, live[i]); err != nil {
 					return err
 				}
