@@ -1,0 +1,196 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"tandem"
+	"tandem/failover"
+	"tandem/pairlog"
+)
+
+// A fault is one thing that happens to the world, some time after the one before. Operators count as faults too.
+type fault struct {
+	after time.Duration
+	text  string
+	do    func(w *World, settle func())
+}
+
+// plan is what a seed stands for.
+func plan(rng *rand.Rand) []fault {
+	kinds := []struct {
+		weight int
+		make   func(rng *rand.Rand) (string, func(*World, func()))
+	}{
+		{6, cutLink}, {3, joinLink}, {4, cutDirectory}, {4, joinDirectory}, {4, crash}, {1, restart}, {5, start},
+		{3, stopped}, {4, goOn}, {8, planned}, {6, forced}, {2, stepClock}, {1, suspend}, {2, slowLink}, {2, fairWeather},
+		{2, fullDisk}, {2, roomAgain}, {2, hangAppends}, {1, loseAnswers},
+	}
+	total := 0
+	for _, k := range kinds {
+		total += k.weight
+	}
+	faults := make([]fault, 6+rng.IntN(20))
+	for i := range faults {
+		at := rng.IntN(total)
+		for _, k := range kinds {
+			if at -= k.weight; at < 0 {
+				text, do := k.make(rng)
+				faults[i] = fault{time.Duration(rng.ExpFloat64() * float64(700*time.Millisecond)), text, do}
+				break
+			}
+		}
+	}
+	return faults
+}
+
+func anyRegion(rng *rand.Rand) tandem.RegionName { return both[rng.IntN(2)] }
+
+func cutLink(*rand.Rand) (string, func(*World, func())) {
+	return "cut the link", func(w *World, _ func()) { w.net.Cut(west, east) }
+}
+
+func joinLink(*rand.Rand) (string, func(*World, func())) {
+	return "join the link", func(w *World, _ func()) { w.net.Join(west, east) }
+}
+
+func cutDirectory(rng *rand.Rand) (string, func(*World, func())) {
+	r := anyRegion(rng)
+	return "cut " + string(r) + " from the directory", func(w *World, _ func()) { w.memory.Client(string(r)).Cut() }
+}
+
+func joinDirectory(rng *rand.Rand) (string, func(*World, func())) {
+	r := anyRegion(rng)
+	return "join " + string(r) + " to the directory", func(w *World, _ func()) { w.memory.Client(string(r)).Join() }
+}
+
+func crash(rng *rand.Rand) (string, func(*World, func())) {
+	r := anyRegion(rng)
+	return "kill " + string(r), func(w *World, settle func()) {
+		if l := w.regions[r].life; l != nil {
+			l.crash(settle)
+		}
+	}
+}
+
+// restart ends a process in order.
+func restart(rng *rand.Rand) (string, func(*World, func())) {
+	r := anyRegion(rng)
+	return "end " + string(r), func(w *World, _ func()) {
+		if l := w.regions[r].life; l != nil {
+			l.gate.wake()
+			l.stop()
+		}
+	}
+}
+
+func start(rng *rand.Rand) (string, func(*World, func())) {
+	r := anyRegion(rng)
+	return "start " + string(r), func(w *World, _ func()) {
+		if w.regions[r].life == nil {
+			w.boot(r)
+		}
+	}
+}
+
+func stopped(rng *rand.Rand) (string, func(*World, func())) {
+	r := anyRegion(rng)
+	return "stop " + string(r), func(w *World, _ func()) {
+		if l := w.regions[r].life; l != nil {
+			l.gate.pause()
+		}
+	}
+}
+
+func goOn(rng *rand.Rand) (string, func(*World, func())) {
+	r := anyRegion(rng)
+	return "continue " + string(r), func(w *World, _ func()) {
+		if l := w.regions[r].life; l != nil {
+			l.gate.wake()
+		}
+	}
+}
+
+func planned(rng *rand.Rand) (string, func(*World, func())) {
+	return move(rng, failover.Request{ForcedIfLapsed: rng.IntN(4) == 0})
+}
+
+func forced(rng *rand.Rand) (string, func(*World, func())) {
+	return move(rng, failover.Request{Forced: true, AcceptLoss: rng.IntN(2) == 0})
+}
+
+// move is an operator at one of the regions.
+func move(rng *rand.Rand, r failover.Request) (string, func(*World, func())) {
+	at := anyRegion(rng)
+	r.Hub, r.Requested = hubID, "ann"
+	text := fmt.Sprintf("ask %s for a failover, forced %v, loss accepted %v", at, r.Forced, r.AcceptLoss)
+	return text, func(w *World, _ func()) {
+		w.asks.Go(func() {
+			l := w.regions[at].current()
+			if l == nil {
+				return
+			}
+			ctx, cancel := context.WithTimeout(l.ctx, 10*time.Second)
+			defer cancel()
+			o, err := l.controller.Load().Start(ctx, r)
+			if err != nil {
+				w.note("no failover: %v", err)
+				return
+			}
+			w.note("operation %s, %s from %s to %s", o.ID, o.Kind, o.From, o.To)
+		})
+	}
+}
+
+func stepClock(rng *rand.Rand) (string, func(*World, func())) {
+	r, by := anyRegion(rng), time.Duration(rng.IntN(3)-1)*time.Hour
+	return fmt.Sprintf("set the wall clock of %s to %v", r, by), func(w *World, _ func()) { w.regions[r].clock.stepped.Store(int64(by)) }
+}
+
+func suspend(rng *rand.Rand) (string, func(*World, func())) {
+	r := anyRegion(rng)
+	return "the machine of " + string(r) + " has slept for six minutes", func(w *World, _ func()) {
+		w.regions[r].clock.slept.Add(int64(6 * time.Minute))
+	}
+}
+
+func slowLink(rng *rand.Rand) (string, func(*World, func())) {
+	most, lose := time.Duration(20+rng.IntN(400))*time.Millisecond, float64(rng.IntN(3))/10
+	return fmt.Sprintf("the link takes up to %v and loses %.0f %% of messages", most, 100*lose), func(w *World, _ func()) { w.weather.set(most, lose) }
+}
+
+func fairWeather(*rand.Rand) (string, func(*World, func())) {
+	return "the link is fast", func(w *World, _ func()) { w.weather.clear() }
+}
+
+// fullDisk is a disk that says that it is full, or an engine that falls silent.
+func fullDisk(rng *rand.Rand) (string, func(*World, func())) {
+	r, silent := anyRegion(rng), rng.IntN(2) == 0
+	return fmt.Sprintf("the disk of %s is full, engine silent %v", r, silent), func(w *World, _ func()) {
+		if silent {
+			w.regions[r].disk.SetFull(true)
+		} else {
+			w.regions[r].disk.SetSpace(pairlog.Space{Total: 1 << 30, Free: 8 << 20})
+		}
+	}
+}
+
+func roomAgain(rng *rand.Rand) (string, func(*World, func())) {
+	r := anyRegion(rng)
+	return "the disk of " + string(r) + " has room", func(w *World, _ func()) {
+		w.regions[r].disk.SetFull(false)
+		w.regions[r].disk.SetSpace(pairlog.Space{Total: 1 << 30, Free: 1 << 30})
+	}
+}
+
+func hangAppends(rng *rand.Rand) (string, func(*World, func())) {
+	r, n, keep := anyRegion(rng), 1+rng.IntN(4), rng.IntN(2) == 0
+	return fmt.Sprintf("%d appends in %s stay unanswered, stored %v", n, r, keep), func(w *World, _ func()) { w.regions[r].disk.HangAppends(n, keep) }
+}
+
+func loseAnswers(rng *rand.Rand) (string, func(*World, func())) {
+	r, n := anyRegion(rng), 1+rng.IntN(2)
+	return fmt.Sprintf("%d answers of the directory to %s get lost", n, r), func(w *World, _ func()) { w.memory.Client(string(r)).LoseAnswers(n) }
+}
