@@ -33,6 +33,7 @@ type ReplicaFacts struct {
 	Sessions    int               `json:"sessions"` // device connections that this region's doors have
 	Damaged     string            `json:"damaged,omitempty"`
 	NeedsReseed bool              `json:"needs_reseed,omitempty"`
+	NoRoom      bool              `json:"no_room,omitempty"` // its disk is so full that an epoch begun now might not be answered
 	// Root is the view's own state root at the record RootNumber, the newest in which a holder logged its own; 0 when there
 	// was none since the view was opened. RootDiffers: the two were not equal.
 	Root        pairlog.Hash `json:"root"`

@@ -102,6 +102,8 @@ func (r Return) open(f ReturnFacts, step Reopen) Step {
 			Hint: "fail it over to " + r.Peer.Display() + ", or repair the data"}}
 	case f.Replica.NeedsReseed:
 		return Refuse{because(ErrMissing, r.on(), "this region has no usable state", "fail it over to "+r.Peer.Display()+" and reseed this region")}
+	case f.Replica.NoRoom: // a claim now would only be followed by the next one
+		return Wait{"room on the disk"}
 	case !f.Leased:
 		return Wait{"this node's lease"}
 	case f.Pen.Epoch == 0 || r.Peer == "":
