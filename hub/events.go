@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"tandem"
@@ -16,10 +17,10 @@ const eventReadBytes = 1 << 20
 type EventReader struct {
 	log       *pairlog.Log
 	readable  func() error
-	partition int       // < 0: all
-	number    int64     // skip smaller ones
-	time      time.Time // skip older ones
-	after     uint64    // records up to this one are done
+	partition int          // < 0: all
+	number    int64        // skip smaller ones
+	time      time.Time    // skip older ones
+	done      pairlog.Fork // the last record that was read; without its hash at the beginning
 	pending   []pairlog.Record
 	entries   []Event // of the record being given out
 }
@@ -57,25 +58,45 @@ func (r *EventReader) Poll(ctx context.Context) (Event, bool, error) {
 			}
 			continue
 		}
-		next, err := r.log.Read(ctx, r.after, eventReadBytes, func(rec pairlog.Record) error {
-			r.pending = append(r.pending, rec)
-			return nil
-		})
-		if err != nil {
+		switch err := r.read(ctx); {
+		case errors.Is(err, errOtherChain):
+			continue
+		case err != nil:
 			return Event{}, false, err
-		}
-		r.after = next
-		if len(r.pending) == 0 {
+		case len(r.pending) == 0:
 			return Event{}, false, nil
 		}
 	}
+}
+
+// errOtherChain: the log goes on from an earlier record than the last one that was read.
+var errOtherChain = errors.New("the log goes on otherwise")
+
+// read fetches the next records. After a forced failover the log goes on from an earlier record than this reader may have
+// reached: it goes back there, or it would miss what the new epoch wrote under the same record numbers.
+func (r *EventReader) read(ctx context.Context) error {
+	if branches := r.log.Branches(); !inChain(branches, r.done) {
+		r.done = lastInChain(branches, r.done)
+	}
+	_, err := r.log.Read(ctx, r.done.Number, eventReadBytes, func(rec pairlog.Record) error {
+		if r.done.Hash != (pairlog.Hash{}) && rec.Header.Prev != r.done.Hash {
+			if inChain(r.log.Branches(), r.done) {
+				return pairlog.ErrDamaged
+			}
+			return errOtherChain
+		}
+		r.pending = append(r.pending, rec)
+		r.done = pairlog.Fork{Epoch: rec.Header.Epoch, Number: rec.Header.Number, Hash: rec.Header.Hash}
+		return nil
+	})
+	return err
 }
 
 // wait returns when the log has grown, or after a second, so that a reader notices when its region was fenced.
 func (r *EventReader) wait(ctx context.Context) error {
 	short, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if err := r.log.Wait(short, r.after); err != nil && ctx.Err() != nil {
+	if err := r.log.Wait(short, r.done.Number); err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return nil

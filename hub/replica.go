@@ -559,6 +559,16 @@ func inChain(branches []pairlog.Branch, at pairlog.Fork) bool {
 	return len(branches) > 0 && at.Epoch < branches[0].Epoch && at.Number <= branches[0].Fork.Number
 }
 
+// epochAt is the epoch of a record number in the chain; 0 when it lies before the branches that are known.
+func epochAt(branches []pairlog.Branch, number uint64) tandem.Epoch {
+	for i := len(branches) - 1; i >= 0; i-- {
+		if branches[i].Fork.Number < number {
+			return branches[i].Epoch
+		}
+	}
+	return 0
+}
+
 // lastInChain is the last record that a log which reached at shares with the chain.
 func lastInChain(branches []pairlog.Branch, at pairlog.Fork) pairlog.Fork {
 	for i := len(branches) - 1; i >= 0; i-- {

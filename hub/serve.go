@@ -274,6 +274,7 @@ func (d *Door) Events(ctx context.Context, from EventStart) (*EventReader, error
 	if err := r.readable(); err != nil {
 		return nil, err
 	}
+	branches := r.log.Branches() // before the record is looked for: the log may be cut meanwhile
 	var record uint64
 	var err error
 	switch {
@@ -287,8 +288,8 @@ func (d *Door) Events(ctx context.Context, from EventStart) (*EventReader, error
 	if err != nil {
 		return nil, err
 	}
-	if record > 0 {
-		reader.after = record - 1
+	if record > 1 {
+		reader.done = pairlog.Fork{Epoch: epochAt(branches, record-1), Number: record - 1}
 	}
 	return reader, nil
 }
