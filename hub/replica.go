@@ -205,7 +205,7 @@ func (r *Replica) running(ctx context.Context) error {
 func (r *Replica) fold(ctx context.Context) {
 	for ctx.Err() == nil {
 		changed := r.folded.wait()
-		if r.Role() == RoleHolder || r.behind() {
+		if r.Role() == RoleHolder || r.writing() || r.behind() {
 			select {
 			case <-changed:
 			case <-ctx.Done():
@@ -226,6 +226,12 @@ func (r *Replica) fold(ctx context.Context) {
 			}
 		}
 	}
+}
+
+func (r *Replica) writing() bool {
+	r.viewMu.Lock()
+	defer r.viewMu.Unlock()
+	return r.writes
 }
 
 // foldTo folds what is visible up to a record number.
@@ -468,10 +474,12 @@ func (r *Replica) begin(ctx context.Context, pen pairlog.Pen, options pairlog.Wr
 	return w, r.applyRevocations(ctx, w)
 }
 
+// setWrites says who folds from now on: the writer, or fold.
 func (r *Replica) setWrites(writes bool) {
 	r.viewMu.Lock()
 	defer r.viewMu.Unlock()
 	r.writes = writes
+	r.folded.notify()
 }
 
 // stopped fences a replica whose writer gave up.
