@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -138,6 +139,7 @@ type Request struct {
 	Host   string // for the data doors: the hub's name
 	In     any
 	Out    any
+	Each   func(line []byte) error // in place of Out: the answer is JSON lines, given to it one by one
 }
 
 // Do calls management. When a region cannot be reached the next one is asked, and so it is when one answers that it is
@@ -165,7 +167,7 @@ func (c *Client) try(ctx context.Context, bases []string, alive *atomic.Int32, r
 			}
 			continue
 		}
-		header, err := finish(response, r)
+		header, err := finish(ctx, response, r)
 		if err != nil && response.StatusCode == http.StatusServiceUnavailable && r.Method == http.MethodGet && i+1 < len(bases) {
 			lastErr = err
 			continue
@@ -219,8 +221,11 @@ func (c *Client) send(ctx context.Context, base string, r Request) (*http.Respon
 // maxAnswer bounds what is read of one answer; streams are read elsewhere.
 const maxAnswer = 64 << 20
 
-func finish(response *http.Response, r Request) (http.Header, error) {
+func finish(ctx context.Context, response *http.Response, r Request) (http.Header, error) {
 	defer response.Body.Close()
+	if r.Each != nil && response.StatusCode == http.StatusOK {
+		return response.Header, eachLine(ctx, r.Op, response.Body, r.Each)
+	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
 		return nil, &tandem.Error{Op: r.Op, Kind: tandem.Timeout, Err: err}
@@ -259,7 +264,43 @@ func refusal(op string, status int, body []byte) error {
 			}
 		}
 	}
-	return &tandem.Error{Op: op, Kind: kindOf(status), Err: answer}
+	return composed(op, kindOf(status), answer)
+}
+
+// composed is a server's refusal as one error of ours. The server's text may begin with the operation as we name it, and
+// ends with its hint in brackets; neither is to be said twice.
+func composed(op string, kind tandem.Kind, a *Answer) *tandem.Error {
+	e := &tandem.Error{Op: op, Kind: kind, Err: a}
+	a.Text, e.Hint = cutHint(a.Text)
+	parts := slices.DeleteFunc(strings.Split(a.Text, ": "), func(part string) bool { return part == op })
+	if n := len(parts); n > 1 && parts[n-1] == tandem.NotFound.String() && strings.HasPrefix(parts[n-2], "find the ") {
+		parts = slices.Delete(parts, n-2, n-1) // "find the hub: not found" says it twice as well
+	}
+	a.Text = strings.Join(parts, ": ")
+	return e
+}
+
+// cutHint takes the brackets off the end of a text, as tandem.Error writes a hint; brackets within it stay.
+func cutHint(text string) (rest, hint string) {
+	if !strings.HasSuffix(text, ")") {
+		return text, ""
+	}
+	depth := 0
+	for i := len(text) - 1; i > 0; i-- {
+		switch text[i] {
+		case ')':
+			depth++
+		case '(':
+			depth--
+		}
+		if depth == 0 {
+			if text[i-1] == ' ' {
+				return text[:i-1], text[i+1 : len(text)-1]
+			}
+			break
+		}
+	}
+	return text, ""
 }
 
 func kindOf(status int) tandem.Kind {

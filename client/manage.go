@@ -20,7 +20,14 @@ type Hub struct {
 	ID            string        `json:"id,omitempty"`
 	Location      string        `json:"location"`
 	ResourceGroup string        `json:"resourcegroup,omitempty"`
+	SKU           SKU           `json:"sku"`
 	Properties    HubProperties `json:"properties"`
+}
+
+// SKU is what a hub would be paid by.
+type SKU struct {
+	Name     string `json:"name"`
+	Capacity int    `json:"capacity"`
 }
 
 // HubProperties are the parts of a hub's properties that the commands show.
@@ -29,7 +36,15 @@ type HubProperties struct {
 	State             string     `json:"state"`
 	ProvisioningState string     `json:"provisioningState"`
 	Locations         []Location `json:"locations"`
-	Tandem            HubTandem  `json:"tandem"`
+	// EventHubEndpoints has one, "events".
+	EventHubEndpoints map[string]Events `json:"eventHubEndpoints"`
+	Tandem            HubTandem         `json:"tandem"`
+}
+
+// Events is how a hub keeps telemetry.
+type Events struct {
+	RetentionDays int `json:"retentionTimeInDays"`
+	Partitions    int `json:"partitionCount"`
 }
 
 // Location is one of a hub's two places.
@@ -44,6 +59,7 @@ type HubTandem struct {
 	Home             string   `json:"home,omitempty"`
 	Holder           string   `json:"holder,omitempty"`
 	Epoch            uint64   `json:"epoch,omitempty"`
+	PenState         string   `json:"penState,omitempty"` // claimed, open
 	Replication      string   `json:"replication,omitempty"`
 	PlatformFailover string   `json:"platformFailover,omitempty"`
 	InSync           []string `json:"inSync,omitempty"`
@@ -147,7 +163,7 @@ func (c *Client) wait(ctx context.Context, op string, header http.Header) error 
 		case "succeeded":
 			return nil
 		case "failed", "canceled":
-			return &tandem.Error{Op: op, Kind: tandem.Internal, Err: &Answer{Code: now.Error.Code, Text: now.Error.Message}}
+			return composed(op, tandem.Internal, &Answer{Code: now.Error.Code, Text: now.Error.Message})
 		}
 		if err := sleep(ctx, pause); err != nil {
 			return &tandem.Error{Op: op, Kind: tandem.Timeout, Err: err}

@@ -51,23 +51,24 @@ func (o *Operation) Failed() bool { return !o.Running() && !strings.EqualFold(o.
 type Move struct {
 	To         string `json:"to,omitempty"` // empty: the other region
 	Forced     bool   `json:"forced"`
-	AcceptLoss bool   `json:"acceptLoss"`
-	DryRun     bool   `json:"dryRun"`
+	AcceptLoss bool   `json:"acceptLoss"` // needed by a forced one, in the sync modes, to a region outside the in-sync set
 }
 
-// Failover starts a move and returns its operation, or with DryRun the answer to what it would do.
+// Failover starts a move and returns its operation.
 func (c *Client) Failover(ctx context.Context, hub string, m Move) (Operation, json.RawMessage, error) {
+	const op = "fail over"
 	var raw json.RawMessage
 	var o Operation
-	_, err := c.Do(ctx, Request{Op: "fail over", Method: http.MethodPost, Path: "/tandem/hubs/" + url.PathEscape(hub) + "/failover", In: m, Out: &raw})
-	if err != nil || m.DryRun {
-		return o, raw, err
+	_, err := c.Do(ctx, Request{Op: op, Method: http.MethodPost, Path: "/tandem/hubs/" + url.PathEscape(hub) + "/failover", In: m, Out: &raw})
+	if err != nil {
+		return o, nil, err
 	}
-	return o, raw, decode("fail over", raw, &o)
+	return o, raw, decode(op, raw, &o)
 }
 
 // Forecast says what a move would cost now.
-func (c *Client) Forecast(ctx context.Context, hub string, m Move) (json.RawMessage, error) {
+func (c *Client) Forecast(ctx context.Context, hub string, m Move) (f Forecast, raw json.RawMessage, err error) {
+	const op = "forecast the failover"
 	query := url.Values{}
 	if m.To != "" {
 		query.Set("to", m.To)
@@ -75,7 +76,10 @@ func (c *Client) Forecast(ctx context.Context, hub string, m Move) (json.RawMess
 	if m.Forced {
 		query.Set("forced", "true")
 	}
-	return c.raw(ctx, "forecast the failover", "/tandem/hubs/"+url.PathEscape(hub)+"/forecast?"+query.Encode())
+	if raw, err = c.raw(ctx, op, "/tandem/hubs/"+url.PathEscape(hub)+"/forecast?"+query.Encode()); err != nil {
+		return f, nil, err
+	}
+	return f, raw, decode(op, raw, &f)
 }
 
 // Operation returns one operation as it is now.
@@ -132,12 +136,20 @@ type Region struct {
 	Display          string   `json:"display"`
 	Self             bool     `json:"self"`
 	Alive            bool     `json:"alive"`
-	Nodes            any      `json:"nodes"`
+	Nodes            []Node   `json:"nodes"`
 	Hubs             []string `json:"hubs"`
-	LagItems         int64    `json:"lagItems"`
+	LagItems         uint64   `json:"lagItems"`
 	LagSeconds       float64  `json:"lagSeconds"`
 	Directory        string   `json:"directory"`
 	OneMoreLossStops bool     `json:"oneMoreLossStops"`
+}
+
+// A Node is one process of a region.
+type Node struct {
+	Name    string    `json:"name"`
+	Address string    `json:"address"` // of its management door
+	Started time.Time `json:"started"`
+	Alive   bool      `json:"alive"`
 }
 
 // Regions lists the regions as the one that answers sees them.
@@ -149,27 +161,6 @@ func (c *Client) Regions(ctx context.Context) (list []Region, raw json.RawMessag
 	var page struct{ Value []Region }
 	err = decode(op, raw, &page)
 	return page.Value, raw, err
-}
-
-// Receipts lists a hub's loss receipts, newest first.
-func (c *Client) Receipts(ctx context.Context, hub string) (json.RawMessage, error) {
-	return c.raw(ctx, "list the receipts", "/tandem/hubs/"+url.PathEscape(hub)+"/receipts")
-}
-
-// Receipt returns one loss receipt.
-func (c *Client) Receipt(ctx context.Context, id string) (json.RawMessage, error) {
-	return c.raw(ctx, "show the receipt", "/tandem/receipts/"+url.PathEscape(id))
-}
-
-// CloseReceipt declares the stranded items of a receipt gone for good.
-func (c *Client) CloseReceipt(ctx context.Context, id string) error {
-	_, err := c.Do(ctx, Request{Op: "close the receipt", Method: http.MethodPost, Path: "/tandem/receipts/" + url.PathEscape(id) + "/close"})
-	return err
-}
-
-// HubStatus is what both regions know of a hub's log and view.
-func (c *Client) HubStatus(ctx context.Context, hub string) (json.RawMessage, error) {
-	return c.raw(ctx, "show the hub's status", "/tandem/hubs/"+url.PathEscape(hub)+"/status")
 }
 
 func (c *Client) raw(ctx context.Context, op, path string) (raw json.RawMessage, err error) {

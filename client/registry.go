@@ -1,12 +1,9 @@
 package client
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -185,25 +182,7 @@ func (s *Service) Events(ctx context.Context, hub string, q EventQuery, each fun
 		return err
 	}
 	defer response.Body.Close()
-	lines := bufio.NewReaderSize(response.Body, 512<<10) // a message of 256 KiB in base64 fits
-	for {
-		line, err := lines.ReadSlice('\n')
-		if bytes.HasPrefix(line, []byte(`{"error":`)) {
-			return refusal(op, http.StatusServiceUnavailable, line) // the stream broke after it had begun
-		}
-		if len(line) > 1 {
-			if err := each(line); err != nil {
-				return err
-			}
-		}
-		switch {
-		case err == nil:
-		case err == io.EOF || ctx.Err() != nil:
-			return nil
-		default:
-			return &tandem.Error{Op: op, Kind: tandem.Unavailable, Err: err}
-		}
-	}
+	return eachLine(ctx, op, response.Body, each)
 }
 
 func (s *Service) stream(ctx context.Context, r Request) (*http.Response, error) {
@@ -217,7 +196,7 @@ func (s *Service) stream(ctx context.Context, r Request) (*http.Response, error)
 		if response.StatusCode == http.StatusOK {
 			return response, nil
 		}
-		_, last = finish(response, r)
+		_, last = finish(ctx, response, r)
 		if response.StatusCode != http.StatusServiceUnavailable {
 			break
 		}

@@ -111,21 +111,13 @@ func (a *app) welcome(o dev.Options, r dev.Ready) {
 	row(w, "  "+a.say("dev.front"), "127.0.0.1, ::1", "", a.say("dev.front.what"))
 	_ = w.Flush()
 	fmt.Fprintf(a.out, "\n  %s\n    %s\n  %s\n    %s\n", a.say("dev.hubstring"), r.HubString, a.say("dev.devicestring"), r.DeviceString)
-	fmt.Fprintf(a.out, "  %s\n    set -a; . %s; set +a\n", a.say("dev.environment"), r.Environment)
+	fmt.Fprintf(a.out, "  %s\n    set -a; . %s; set +a\n", a.say("dev.environment"), quote(r.Environment))
 	for _, note := range r.Notes {
 		fmt.Fprintf(a.out, "\n  ! %s\n", note)
 	}
-	command := "tandem"
-	if strings.Contains(os.Args[0], "go-build") {
-		command = "go run ./cmd/tandem"
-	}
-	flags := ""
+	command, flags, data := started(os.Args[0], exists), "", ""
 	if o.Data != dev.Default().Data {
-		flags = " --env " + r.Environment
-	}
-	data := ""
-	if flags != "" {
-		data = " --data " + o.Data
+		flags, data = " --env "+quote(r.Environment), " --data "+quote(o.Data)
 	}
 	fmt.Fprintf(a.out, "\n  %s\n", a.say("dev.try"))
 	w = tabwriter.NewWriter(a.out, 0, 8, 2, ' ', 0)
@@ -155,7 +147,7 @@ func (a *app) devHosts(data *string) *cobra.Command {
 	file := "/etc/hosts"
 	c := a.command("dev.hosts", "hosts", cobra.NoArgs, `  tandem dev hosts
   sudo tandem dev hosts --write`, func(c *cobra.Command, _ []string) error {
-		if a.envFile == ".tandem/env" {
+		if a.envFile == defaultEnvFile {
 			a.envFile = filepath.Join(*data, "env")
 		}
 		t, err := a.connect()
@@ -197,11 +189,13 @@ func (a *app) devFault(verb string, data *string) *cobra.Command {
 	if verb == "cut" || verb == "join" {
 		second = " link"
 	}
-	return a.command("dev."+verb, verb+" SITE", cobra.ExactArgs(1), "  tandem dev "+verb+" westus2\n  tandem dev "+verb+second,
+	c := a.command("dev."+verb, verb+" SITE", cobra.ExactArgs(1), "  tandem dev "+verb+" westus2\n  tandem dev "+verb+second,
 		func(c *cobra.Command, args []string) error {
 			if err := dev.Send(c.Context(), *data, dev.Command{Verb: verb, Site: args[0]}); err != nil {
 				return err
 			}
 			return a.print(map[string]string{"verb": verb, "site": args[0]}, func(w io.Writer) { row(w, a.say("dev.done."+verb, args[0])) })
 		})
+	c.ValidArgsFunction = completeSites(data, verb)
+	return c
 }

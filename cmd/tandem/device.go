@@ -10,7 +10,9 @@ import (
 )
 
 func (a *app) device() *cobra.Command {
-	return a.group("device", "device", a.deviceCreate(), a.deviceList(), a.deviceShow(), a.deviceDelete(), a.deviceImport(), a.deviceSimulate())
+	return a.group("device", "device", `  tandem device create hub-1 press-4
+  tandem device simulate hub-1`,
+		a.deviceCreate(), a.deviceList(), a.deviceShow(), a.deviceDelete(), a.deviceImport(), a.deviceSimulate())
 }
 
 // service opens the hub that is the command's first argument.

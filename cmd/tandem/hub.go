@@ -15,7 +15,9 @@ import (
 )
 
 func (a *app) hub() *cobra.Command {
-	return a.group("hub", "hub", a.hubCreate(), a.hubUpdate(), a.hubList(), a.hubShow(), a.hubDelete(), a.hubFailover(), a.hubEvents(), a.hubKeys())
+	return a.group("hub", "hub", `  tandem hub list
+  tandem hub failover hub-1`,
+		a.hubCreate(), a.hubUpdate(), a.hubList(), a.hubShow(), a.hubDelete(), a.hubFailover(), a.hubEvents(), a.hubKeys())
 }
 
 var replications = []string{"async", "sync-available", "sync-strict"}
@@ -139,11 +141,11 @@ func (a *app) hubShow() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		_, raw, err := t.Hub(c.Context(), args[0])
+		h, raw, err := t.Hub(c.Context(), args[0])
 		if err != nil {
 			return err
 		}
-		return a.print(raw, func(w io.Writer) { rows(w, raw) })
+		return a.print(raw, func(w io.Writer) { a.hubPage(w, h) })
 	})
 }
 

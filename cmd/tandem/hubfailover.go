@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,25 +16,26 @@ import (
 
 func (a *app) hubFailover() *cobra.Command {
 	var m client.Move
-	var yes, noWait bool
-	c := a.command("hub.failover", "failover HUB", cobra.ExactArgs(1), `  tandem hub failover hub-1                      # planned: nothing is lost; run it again to fail back
-  tandem hub failover hub-1 --dry-run            # what it would cost now
-  tandem hub failover hub-1 --forced --accept-loss --yes   # the region is dark`,
+	var yes, noWait, dryRun bool
+	c := a.command("hub.failover", "failover HUB", cobra.ExactArgs(1), `  tandem hub failover hub-1                   # planned: nothing is lost; run it again to fail back
+  tandem hub failover hub-1 --dry-run         # what it would cost now
+  tandem hub failover hub-1 --forced --yes    # its region is dark
+  tandem hub failover hub-1 --forced --accept-loss --yes   # and the copy was out of sync (sync modes)`,
 		func(c *cobra.Command, args []string) error {
 			if m.AcceptLoss && !m.Forced {
-				return errUsage{errors.New("--accept-loss: --forced")}
+				return errUsage{errors.New(a.say("hub.failover.acceptforced"))}
 			}
 			t, err := a.connect()
 			if err != nil {
 				return err
 			}
 			m.To = string(tandem.ParseRegion(m.To))
-			if m.DryRun {
-				_, raw, err := t.Failover(c.Context(), args[0], m)
+			if dryRun {
+				f, raw, err := t.Forecast(c.Context(), args[0], m)
 				if err != nil {
 					return err
 				}
-				return a.print(raw, func(w io.Writer) { rows(w, raw) })
+				return a.print(raw, func(w io.Writer) { a.forecastPage(w, f, true) })
 			}
 			if !yes {
 				if err := a.askFailover(c.Context(), t, args[0], m); err != nil {
@@ -44,17 +44,18 @@ func (a *app) hubFailover() *cobra.Command {
 			}
 			o, raw, err := t.Failover(c.Context(), args[0], m)
 			if err != nil {
-				return err
+				return a.refusedMove(err, args[0])
 			}
 			if noWait {
-				return a.print(raw, func(w io.Writer) { a.operationTable(w, o) })
+				return a.print(raw, func(w io.Writer) { a.operationPage(w, o, false) })
 			}
 			return a.follow(c.Context(), t, o.ID)
 		})
 	c.Flags().StringVar(&m.To, "to", "", a.say("flag.to"))
+	_ = c.RegisterFlagCompletionFunc("to", a.completeRegions)
 	c.Flags().BoolVar(&m.Forced, "forced", false, a.say("flag.forced"))
 	c.Flags().BoolVar(&m.AcceptLoss, "accept-loss", false, a.say("flag.acceptloss"))
-	c.Flags().BoolVar(&m.DryRun, "dry-run", false, a.say("flag.dryrun"))
+	c.Flags().BoolVar(&dryRun, "dry-run", false, a.say("flag.dryrun"))
 	c.Flags().BoolVarP(&yes, "yes", "y", false, a.say("flag.yes"))
 	c.Flags().BoolVar(&noWait, "no-wait", false, a.say("flag.nowait"))
 	return c
@@ -63,10 +64,11 @@ func (a *app) hubFailover() *cobra.Command {
 // askFailover shows what the move would cost and asks for the hub's name.
 func (a *app) askFailover(ctx context.Context, t *client.Client, hub string, m client.Move) error {
 	if isTerminal(a.in) {
-		if raw, err := t.Forecast(ctx, hub, m); err == nil {
+		if f, _, err := t.Forecast(ctx, hub, m); err == nil {
 			w := tabwriter.NewWriter(a.err, 0, 8, 2, ' ', 0)
-			rows(w, raw)
+			a.forecastPage(w, f, false)
 			_ = w.Flush()
+			fmt.Fprintln(a.err)
 		}
 	}
 	question := a.say("hub.failover.ask", hub)
@@ -74,6 +76,24 @@ func (a *app) askFailover(ctx context.Context, t *client.Client, hub string, m c
 		question = a.say("hub.failover.askforced", hub)
 	}
 	return a.confirm(question, hub, false)
+}
+
+// refusedMove names the command that a refusal calls for.
+func (a *app) refusedMove(err error, hub string) error {
+	var refused *client.Answer
+	if !errors.As(err, &refused) {
+		return err
+	}
+	hint := ""
+	switch refused.Code {
+	case "NotInSync":
+		hint = a.say("hub.failover.notinsync")
+	case "SourceRegionDark":
+		hint = a.say("hub.failover.dark", hub)
+	default:
+		return err
+	}
+	return &tandem.Error{Op: "fail over", Kind: tandem.KindOf(err), Err: refused, Hint: hint}
 }
 
 // follow shows an operation's steps on standard error as they happen, and the outcome at the end. A failed operation is
@@ -85,46 +105,41 @@ func (a *app) follow(ctx context.Context, t *client.Client, id string) error {
 			key := fmt.Sprint(i, s.Name)
 			if shown[key] != s.Status {
 				shown[key] = s.Status
-				fmt.Fprintf(a.err, "  %-10s %-24s %s\n", s.Status, s.Name, s.Details)
+				fmt.Fprintf(a.err, "  %-10s %-10s %s\n", s.Status, s.Name, s.Details)
 			}
 		}
 	})
 	if err != nil {
 		return err
 	}
-	if err := a.print(raw, func(w io.Writer) { a.operationTable(w, o) }); err != nil {
+	if o.Failed() && a.output == "table" {
+		return a.failure(o)
+	}
+	if err := a.print(raw, func(w io.Writer) { a.operationPage(w, o, false) }); err != nil {
 		return err
 	}
 	if !o.Failed() {
 		return nil
 	}
-	if o.Error == nil {
-		return &tandem.Error{Op: "fail over", Kind: tandem.Internal, On: o.HubName, Err: errors.New(o.Status)}
-	}
-	message := strings.ReplaceAll(o.Error.Message, " ("+o.Error.Hint+")", "") // it says what failed and on what
-	return &tandem.Error{Kind: tandem.Internal, Err: errors.New(message), Hint: o.Error.Hint}
+	return a.failure(o)
 }
 
-func (a *app) operationTable(w io.Writer, o client.Operation) {
-	row(w, a.say("column.operation"), o.ID)
-	row(w, a.say("column.kind"), o.Kind)
-	row(w, a.say("column.hub"), dash(o.HubName))
-	row(w, a.say("column.fromto"), tandem.RegionName(o.From).Display()+" → "+tandem.RegionName(o.To).Display())
-	row(w, a.say("column.status"), o.Status)
-	row(w, a.say("column.started"), clock(o.Started))
-	row(w, a.say("column.took"), took(o.Started, o.Ended))
-	if o.Error != nil {
-		row(w, a.say("column.error"), o.Error.Message)
+// failure is why an operation failed. Its message says what failed and on what.
+func (a *app) failure(o client.Operation) error {
+	if o.Error == nil {
+		return &tandem.Error{Op: "fail over", Kind: tandem.Internal, On: o.HubName, Err: errors.New(o.Status), Hint: a.here("tandem failover show " + o.ID)}
 	}
-	if len(o.Report) > 0 && string(o.Report) != "null" {
-		rows(w, o.Report)
+	hint := o.Error.Hint
+	if hint == "" {
+		hint = a.here("tandem failover show " + o.ID)
 	}
-	var report struct {
-		Lost struct {
-			Receipt string `json:"receipt"`
-		} `json:"lost"`
+	return &tandem.Error{Kind: tandem.Internal, Err: errors.New(withoutHint(o.Error.Message, o.Error.Hint)), Hint: hint}
+}
+
+// withoutHint is an error's text without the hint that tandem.Error puts at its end in brackets.
+func withoutHint(text, hint string) string {
+	if hint == "" {
+		return text
 	}
-	if json.Unmarshal(o.Report, &report) == nil && report.Lost.Receipt != "" {
-		row(w, a.say("failover.receipt.see"), "tandem failover receipt "+report.Lost.Receipt)
-	}
+	return strings.Replace(text, " ("+hint+")", "", 1)
 }

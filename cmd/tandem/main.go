@@ -42,6 +42,9 @@ type app struct {
 	url, ca, envFile string
 }
 
+// defaultEnvFile is where a tandem dev without flags keeps its environment.
+const defaultEnvFile = ".tandem/env"
+
 // errUsage marks errors of the command line itself.
 type errUsage struct{ error }
 
@@ -96,16 +99,18 @@ func exitCode(err error) int {
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
-		Use: "tandem", Short: a.say("tandem.short"), Long: a.say("tandem.long"), SilenceUsage: true, SilenceErrors: true,
+		Use: "tandem", Short: a.say("tandem.short"),
+		Long: a.say("tandem.long") + "\n\n" + a.say("help.exitcodes"), SilenceUsage: true, SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		Args:              cobra.NoArgs,
+		Example:           "  tandem dev\n  tandem device simulate hub-1\n  tandem hub failover hub-1",
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	flags := root.PersistentFlags()
 	flags.StringVarP(&a.output, "output", "o", "table", a.say("flag.output"))
 	flags.StringVar(&a.url, "url", "", a.say("flag.url"))
 	flags.StringVar(&a.ca, "ca", "", a.say("flag.ca"))
-	flags.StringVar(&a.envFile, "env", ".tandem/env", a.say("flag.env"))
+	flags.StringVar(&a.envFile, "env", defaultEnvFile, a.say("flag.env"))
 	flags.String("lang", "", a.say("flag.lang"))
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if a.output != "table" && a.output != "json" {
@@ -113,10 +118,13 @@ func (a *app) root() *cobra.Command {
 		}
 		return nil
 	}
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = root.RegisterFlagCompletionFunc("lang", cobra.FixedCompletions(languages, cobra.ShellCompDirectiveNoFileComp))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
 	root.SetUsageTemplate(a.usageTemplate())
-	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
+	root.SetHelpCommand(a.help())
 	root.AddCommand(a.dev(), a.serve(), a.witness(), a.directory(), a.hub(), a.device(), a.region(), a.failover(), a.version(), a.completion())
+	root.InitDefaultHelpCmd()
 	for _, c := range every(root) {
 		c.InitDefaultHelpFlag()
 		c.Flags().Lookup("help").Usage = a.say("flag.help")
@@ -142,12 +150,16 @@ func every(c *cobra.Command) []*cobra.Command {
 
 // command makes a command whose texts are in the catalogue under key.
 func (a *app) command(key, use string, args cobra.PositionalArgs, example string, run func(c *cobra.Command, args []string) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: a.say(key + ".short"), Args: args, Example: example, RunE: run}
+	c := &cobra.Command{Use: use, Short: a.say(key + ".short"), Args: args, Example: example, RunE: run}
+	if words := strings.Fields(use); len(words) > 1 && strings.Trim(words[1], "[]") == "HUB" {
+		c.ValidArgsFunction = a.completeHubs
+	}
+	return c
 }
 
 // group makes a command that only has others under it.
-func (a *app) group(key, use string, children ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: a.say(key + ".short"), Args: cobra.NoArgs,
+func (a *app) group(key, use, example string, children ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: a.say(key + ".short"), Args: cobra.NoArgs, Example: example,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	c.AddCommand(children...)
 	return c

@@ -64,6 +64,19 @@ func newFake() *fake {
 		answer(w, 200, `{"value":[{"keyName":"iothubowner","primaryKey":"AAAA","secondaryKey":"BBBB","rights":"RegistryWrite, ServiceConnect"}]}`)
 	}))
 	mux.HandleFunc("POST /tandem/hubs/{hub}/failover", f.admin(f.move))
+	mux.HandleFunc("GET /tandem/hubs/{hub}/forecast", f.admin(forecast))
+	mux.HandleFunc("GET /tandem/hubs/{hub}/status", f.admin(func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, twoSides) }))
+	mux.HandleFunc("GET /tandem/hubs/{hub}/receipts", f.admin(func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, 200, `{"value":[`+receipts["r2"]+`,`+receipts["r1"]+`]}`)
+	}))
+	mux.HandleFunc("GET /tandem/receipts/{id}", f.admin(func(w http.ResponseWriter, r *http.Request) {
+		if body := receipts[r.PathValue("id")]; body != "" {
+			answer(w, 200, body)
+			return
+		}
+		answer(w, 404, `{"error":{"code":"ReceiptNotFound","message":"r9: find the receipt: not found"}}`)
+	}))
+	mux.HandleFunc("GET /tandem/receipts/{id}/items", f.admin(items))
 	mux.HandleFunc("GET /tandem/operations/{id}", f.admin(f.operation))
 	mux.HandleFunc("GET /tandem/regions", f.admin(func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, 200, `{"value":[{"name":"westus2","alive":true,"hubs":["hub-1"],"directory":"ok"},
@@ -79,6 +92,44 @@ func newFake() *fake {
 	}))
 	f.server = httptest.NewTLSServer(mux)
 	return f
+}
+
+func forecast(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Get("forced") == "true" {
+		answer(w, 200, `{"hub":"hub-1","from":"westus2","to":"westcentralus","forced":true,"ready":true,"items_at_risk":12,"bytes_at_risk":3072,
+			"seconds_at_risk":0.25,"known":false,"switch_ms":3609.8,"measured":1,"time_to_recover_ms":8609.8,"connections":20,"replication":"async"}`)
+		return
+	}
+	answer(w, 200, `{"hub":"hub-1","from":"westus2","to":"westcentralus","forced":false,"ready":false,"known":true,"switch_ms":25,
+		"reason":"fail over: hub hub-1: West US 2 does not answer (force it)","hint":"force it","time_to_recover_ms":25,"replication":"sync-strict"}`)
+}
+
+const twoSides = `{"value":[{"region":"westus2","known":false},{"region":"westcentralus","known":true,"role":"follower","epoch":3,
+	"end":{"epoch":3,"number":90},"applied":{"epoch":3,"number":88},"lagItems":1,"lagSeconds":1.26,"lagKnown":false,"rootNumber":80}]}`
+
+// Receipts of two forced failovers: the older one complete, the newer one still open.
+var receipts = map[string]string{
+	"r1": `{"id":"r1","hub_name":"hub-1","epoch":4,"region":"westus2","fork":{"epoch":3,"number":82},"state":"complete","first":83,"last":85,
+		"items":3,"bytes":2048,"kinds":{"telemetry":2,"device put":1},"opened":"2026-01-02T03:04:05Z","closed":"2026-01-02T03:05:05Z",
+		"oldest":"2026-01-02T03:04:01Z","newest":"2026-01-02T03:04:02.5Z"}`,
+	"r2": `{"id":"r2","hub_name":"hub-1","epoch":6,"region":"westcentralus","fork":{"epoch":5,"number":9},"state":"provisional",
+		"opened":"2026-01-03T03:04:05Z","heard_items":1,"heard_bytes":10,"heard_age_ms":3764}`,
+}
+
+func items(w http.ResponseWriter, r *http.Request) {
+	switch r.PathValue("id") {
+	case "r1":
+		answer(w, 200, `{"time":"2026-01-02T03:04:01Z","kind":"telemetry","device":"press-4","partition":2,"number":17,"message_id":"m-1","bytes":600}
+{"time":"2026-01-02T03:04:02Z","kind":"telemetry","device":"press-5","partition":0,"number":4294967296,"bytes":700}
+{"time":"2026-01-02T03:04:02.5Z","kind":"device put","device":"press-6","partition":0,"bytes":748}
+`)
+	case "broken":
+		answer(w, 200, `{"time":"2026-01-02T03:04:01Z","kind":"telemetry","device":"press-4","partition":2,"number":17,"bytes":600}
+{"error":{"code":"ServiceUnavailable","message":"reach the hub: unavailable"}}
+`)
+	default:
+		answer(w, 412, `{"error":{"code":"PreconditionFailed","message":"list the receipt: r2: it is provisional (the items are known once West Central US has returned)"}}`)
+	}
 }
 
 func answer(w http.ResponseWriter, status int, body string) {
@@ -112,7 +163,9 @@ func (f *fake) service(next http.HandlerFunc) http.HandlerFunc {
 }
 
 func (f *fake) body(name string) string {
-	return fmt.Sprintf(`{"name":%q,"location":%q,"properties":{"hostName":"%s.test","state":"Active","tandem":{"home":"westus2","replication":"async"}}}`,
+	return fmt.Sprintf(`{"name":%q,"location":%q,"properties":{"hostName":"%s.test","state":"Active","locations":[{"location":"West US 2","role":"primary"},
+		{"location":"West Central US","role":"secondary"}],"eventHubEndpoints":{"events":{"retentionTimeInDays":1,"partitionCount":4}},
+		"tandem":{"home":"westus2","replication":"async","epoch":3,"penState":"open","platformFailover":"operator"}}}`,
 		name, f.hubs[name], name)
 }
 
@@ -143,16 +196,17 @@ func (f *fake) deleteHub(w http.ResponseWriter, r *http.Request) {
 
 func (f *fake) move(w http.ResponseWriter, r *http.Request) {
 	var m struct {
-		To     string
-		Forced bool
-		DryRun bool
+		To                 string
+		Forced, AcceptLoss bool
 	}
 	_ = json.NewDecoder(r.Body).Decode(&m)
 	switch {
-	case m.DryRun:
-		answer(w, 200, `{"to":"westcentralus","items_at_risk":0,"switch_ms":25}`)
 	case m.To == "westus2":
-		answer(w, 409, `{"error":{"code":"AlreadyThere","message":"the hub is in West US 2 already"}}`)
+		answer(w, 409, `{"error":{"code":"AlreadyInRegion","message":"fail over: hub hub-1: it runs in West US 2 already"}}`)
+	case m.To == "darkregion":
+		answer(w, 409, `{"error":{"code":"SourceRegionDark","message":"fail over: hub hub-1: West US 2 does not answer (use force)"}}`)
+	case m.To == "behindregion" && m.Forced && !m.AcceptLoss:
+		answer(w, 409, `{"error":{"code":"NotInSync","message":"fail over: hub hub-1: it is not in the in-sync set (accept it)"}}`)
 	default:
 		f.to = m.To
 		answer(w, 202, `{"id":"op1","kind":"failover","hub_name":"hub-1","status":"running"}`)
@@ -176,7 +230,9 @@ func (f *fake) operation(w http.ResponseWriter, r *http.Request) {
 	}
 	answer(w, 200, fmt.Sprintf(`{"id":"op1","kind":"failover","hub_name":"hub-1","from":"westus2","to":"westcentralus","status":%q%s,
 		"started":"2026-01-02T03:04:05Z","ended":"2026-01-02T03:04:05.123Z",
-		"steps":[{"name":"catch up","status":"succeeded"},{"name":"open","status":%q}],"report":{"pause_ms":21.5,"lost":{"receipt":"r1"}}}`, status, failure, status))
+		"steps":[{"name":"catch up","status":"succeeded","start":"2026-01-02T03:04:05Z","end":"2026-01-02T03:04:05.0315Z"},{"name":"open","status":%q}],
+		"report":{"pause_ms":21.5,"epoch":4,"connections":20,"lost":{"receipt":"r1","items_at_risk":1,"bytes_at_risk":600,"seconds_at_risk":0.2}}}`,
+		status, failure, status))
 }
 
 func (f *fake) bulk(w http.ResponseWriter, r *http.Request) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sort"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -72,43 +71,6 @@ func row(w io.Writer, cells ...any) {
 		text[i] = fmt.Sprint(c)
 	}
 	fmt.Fprintln(w, strings.Join(text, "\t"))
-}
-
-// rows writes a JSON object as one line per value, nested names joined with dots, in alphabetical order.
-func rows(w io.Writer, raw json.RawMessage) {
-	var value any
-	if json.Unmarshal(raw, &value) != nil {
-		fmt.Fprintln(w, string(raw))
-		return
-	}
-	flat := map[string]string{}
-	flatten("", value, flat)
-	names := make([]string, 0, len(flat))
-	for name := range flat {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	for _, name := range names {
-		row(w, name, flat[name])
-	}
-}
-
-func flatten(prefix string, value any, into map[string]string) {
-	switch v := value.(type) {
-	case map[string]any:
-		for name, inner := range v {
-			flatten(strings.TrimPrefix(prefix+"."+name, "."), inner, into)
-		}
-	case []any:
-		for i, inner := range v {
-			flatten(fmt.Sprintf("%s.%d", prefix, i), inner, into)
-		}
-	case float64:
-		text, _ := json.Marshal(v)
-		into[prefix] = string(text)
-	default:
-		into[prefix] = fmt.Sprint(v)
-	}
 }
 
 // waiting says on standard error what takes longer than a second, and how long it has taken. Call stop when it is over.

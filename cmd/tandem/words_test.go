@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"regexp"
 	"strings"
@@ -44,9 +45,9 @@ func TestUsedKeysExistAndAllAreUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	said := regexp.MustCompile(`say\("([^"]+)"([,)])`)
+	said := regexp.MustCompile(`(?:say\(|count\([^"\n]*)"([^"]+)"([,)])`)
 	made := regexp.MustCompile(`(?:command|group|node)\("([^"]+)"`)
-	prefixes := []string{"dev.kill.", "dev.stop.", "dev.cont.", "dev.start.", "dev.cut.", "dev.join.", "dev.done.", "dev.wait."} // made of parts
+	prefixes := []string{"dev.kill.", "dev.stop.", "dev.cont.", "dev.start.", "dev.cut.", "dev.join.", "dev.done.", "dev.wait.", "role.", "replication."} // made of parts
 	used := map[string]bool{}
 	for _, f := range files {
 		if !strings.HasSuffix(f.Name(), ".go") || strings.HasSuffix(f.Name(), "_test.go") {
@@ -97,6 +98,17 @@ func TestLanguageIsChosen(t *testing.T) {
 	} {
 		if got := chooseWords(row.args, func(k string) string { return row.env[k] })["yes"]; got != row.want {
 			t.Errorf("%v %v: %q", row.args, row.env, got)
+		}
+	}
+}
+
+func TestEveryCommandHasAnExample(t *testing.T) {
+	for _, language := range languages {
+		a := &app{words: catalogue(t, language), out: io.Discard, err: io.Discard}
+		for _, c := range every(a.root()) {
+			if c.Example == "" || c.Short == "" {
+				t.Errorf("%s: no example or no text", c.CommandPath())
+			}
 		}
 	}
 }
