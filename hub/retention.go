@@ -198,7 +198,7 @@ func (r *Replica) obeyTrim(ctx context.Context, pen pairlog.Pen) {
 		return
 	}
 	start := r.o.Clock.Boot()
-	if err := r.log.Trim(ctx, upTo); err != nil {
+	if err := r.trimInSteps(ctx, upTo); err != nil {
 		if ctx.Err() == nil {
 			r.o.Logger.Warn("log not trimmed", "hub", r.o.Info.Name, "error", err)
 		}
@@ -206,6 +206,34 @@ func (r *Replica) obeyTrim(ctx context.Context, pen pairlog.Pen) {
 	}
 	r.keep.trim.obeyed = upTo
 	r.o.Logger.Debug("log trimmed", "hub", r.o.Info.Name, "number", upTo, "begins", r.log.Begins().Number, "took", r.o.Clock.Boot()-start)
+}
+
+// How much of the log goes at once: an engine does not append while it removes.
+const (
+	trimStep  = 32 << 20
+	trimPause = 100 * time.Millisecond
+)
+
+// trimInSteps removes the log up to a record, and lets writes through in between.
+func (r *Replica) trimInSteps(ctx context.Context, upTo uint64) error {
+	from := r.log.Begins().Number
+	step := upTo - from
+	first, err := r.byteAfter(ctx, from)
+	if last, failed := r.byteAfter(ctx, upTo); err == nil && failed == nil && last > first+trimStep {
+		step = max(1, uint64(float64(step)*trimStep/float64(last-first)))
+	}
+	for from < upTo {
+		from = min(from+step, upTo)
+		if err := r.log.Trim(ctx, from); err != nil || from == upTo {
+			return err
+		}
+		select {
+		case <-r.o.Clock.After(trimPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // tailsName is the file that says since when tails are known here.

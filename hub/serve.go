@@ -288,7 +288,7 @@ func (d *Door) Events(ctx context.Context, from EventStart) (*EventReader, error
 	if err != nil {
 		return nil, err
 	}
-	if record > 1 {
+	if record = max(record, r.log.Begins().Number+1); record > 1 { // older ones are gone
 		reader.done = pairlog.Fork{Epoch: epochAt(branches, record-1), Number: record - 1}
 	}
 	return reader, nil
@@ -332,7 +332,8 @@ type Facts struct {
 	Sessions    int               `json:"sessions"`
 	Damaged     string            `json:"damaged,omitempty"`
 	NeedsReseed bool              `json:"needs_reseed,omitempty"`
-	Full        bool              `json:"full,omitempty"`
+	Full        bool              `json:"full,omitempty"`    // the holder refuses writes for want of room
+	NoRoom      bool              `json:"no_room,omitempty"` // this region's disk has no room to begin an epoch
 	Statistics  Statistics        `json:"statistics"`
 	RootCheck   RootCheck         `json:"root_check"`
 }
@@ -352,8 +353,13 @@ func (r *Replica) Facts() Facts {
 	}
 	f.Sessions, f.Full, f.Statistics = r.door.sessionCount(), r.door.full.Load(), r.view.Statistics(r.o.Clock.Now())
 	f.RootCheck = r.view.LastRootCheck()
+	space := r.o.Store.Space()
+	f.NoRoom = space.Total > 0 && space.Free < leastRoom
 	return f
 }
+
+// leastRoom is what must be free before a region begins an epoch: an engine without room does not answer.
+const leastRoom = 16 << 20
 
 // A TailItem is one entry that only this region has: what a loss receipt lists.
 type TailItem struct {

@@ -16,7 +16,7 @@ func (d driven) Facts() failover.ReplicaFacts {
 	return failover.ReplicaFacts{
 		Region: f.Region, Role: failover.Role(f.Role), Epoch: f.Epoch, End: f.End, Applied: f.Applied, Lag: f.Lag, ViewLag: f.ViewLag,
 		PeerAcked: f.PeerAcked, PeerAckAge: f.PeerAckAge, PeerKnown: f.PeerKnown, Sessions: f.Sessions,
-		Damaged: f.Damaged, NeedsReseed: f.NeedsReseed,
+		Damaged: f.Damaged, NeedsReseed: f.NeedsReseed, NoRoom: f.NoRoom,
 		Root: f.RootCheck.Got, RootNumber: f.RootCheck.Number, RootDiffers: !f.RootCheck.Equal(),
 	}
 }
