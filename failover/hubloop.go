@@ -33,10 +33,11 @@ type hubLoop struct {
 	read      time.Duration // when pen was read; 0: never
 	operation bool          // one is under way, as far as it is known
 	following tandem.Epoch
-	followed  bool         // in this life
-	ended     tandem.Epoch // the copy of this epoch was ended here and the claim definitely lost
-	claimed   tandem.Epoch // claimed in this life and not led yet
-	compared  tandem.Epoch // the peer was asked under this pen
+	followed  bool          // in this life
+	since     time.Duration // Clock.Boot when following began
+	ended     tandem.Epoch  // the copy of this epoch was ended here and the claim definitely lost
+	claimed   tandem.Epoch  // claimed in this life and not led yet
+	compared  tandem.Epoch  // the peer was asked under this pen
 	peerEnd   *pairlog.Fork
 	acked     directory.Acked
 	undriven  map[string]time.Duration // operations that should have a driver, since when
@@ -283,6 +284,7 @@ func (h *hubLoop) follow(ctx context.Context, replica Replica, pen pairlog.Pen) 
 		return err
 	}
 	h.following, h.followed, h.ended, h.claimed = pen.Epoch, true, 0, 0
+	h.since = h.c.o.Clock.Boot()
 	h.stop(0)
 	h.c.o.Logger.Info("following", "hub", h.name(), "region", pen.Region, "epoch", pen.Epoch)
 	return nil
@@ -440,6 +442,15 @@ func (h *hubLoop) announce() {
 	}
 }
 
+// resending is how long doors have to send again what they still have of a tail, before the tail is counted.
+const resending = time.Second
+
+// resent says whether doors have had that time, and this region's copy has what they sent.
+func (h *hubLoop) resent(replica Replica) bool {
+	f := replica.Facts()
+	return h.c.o.Clock.Boot()-h.since >= resending && f.Lag.Known && (f.Lag.Records == 0 || f.Lag.Age < GateLag) && f.ViewLag < GateRecords
+}
+
 // settleReceipts writes the receipts that the chain calls for and completes those whose tail is here; false: try again.
 func (h *hubLoop) settleReceipts(ctx context.Context, replica Replica, as Role) bool {
 	hub, o := h.info(), &h.c.o
@@ -458,7 +469,12 @@ func (h *hubLoop) settleReceipts(ctx context.Context, replica Replica, as Role) 
 		case known.State == Complete, known.Region != o.Region:
 			continue
 		}
-		if known.Region == o.Region && as == RoleFollower {
+		if known.Region == o.Region && as == RoleFollower && !h.resent(replica) {
+			ok = false // its count would hold what is not lost; until then it is provisional
+			if rev != 0 {
+				continue
+			}
+		} else if known.Region == o.Region && as == RoleFollower {
 			if known, err = known.complete(ctx, replica, o.Clock.Now()); err != nil {
 				o.Logger.Warn("receipt not complete", "hub", hub.Name, "receipt", r.ID, "error", err)
 				ok = false

@@ -373,10 +373,23 @@ type TailItem struct {
 	Bytes     int              `json:"bytes"`
 }
 
-// TailItems calls fn for each entry of this region's tail of an epoch that means something to users, oldest first.
+// TailItems calls fn for each entry of this region's tail of an epoch that means something to users, oldest first. What
+// its door has sent again since, and the log has, is left out: it is not missing.
 func (r *Replica) TailItems(ctx context.Context, epoch tandem.Epoch, fn func(TailItem) error) error {
-	return r.log.Tail(ctx, epoch, func(rec pairlog.Record) error {
+	tail := func(fn func(pairlog.Record) error) error { return r.log.Tail(ctx, epoch, fn) }
+	sent, err := r.sentAgain(ctx, tail)
+	if err != nil {
+		return err
+	}
+	return tail(func(rec pairlog.Record) error {
+		there, err := sent.of(&rec)
+		if err != nil {
+			return err
+		}
 		for index, entry := range rec.Entries() {
+			if there(index) {
+				continue
+			}
 			item := TailItem{
 				Position: pairlog.Position{Epoch: rec.Header.Epoch, Number: rec.Header.Number, Index: index},
 				Time:     rec.Header.Time, Bytes: len(entry.Data),

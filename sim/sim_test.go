@@ -86,6 +86,7 @@ func run(t *testing.T, seed uint64, loud bool) bool {
 	if err := os.WriteFile(file, text.Bytes(), 0o600); err != nil {
 		t.Log(err)
 	}
-	t.Errorf("seed %d (go test ./sim -run TestSeeds -seed %d; what happened: %s):\n%v", seed, seed, file, broken)
+	t.Fail()
+	fmt.Fprintf(os.Stderr, "seed %d (go test ./sim -run TestSeeds -seed %d; what happened: %s):\n%v\n", seed, seed, file, broken)
 	return false
 }
