@@ -356,3 +356,42 @@ func (p *pair) reopenFenced(region tandem.RegionName) {
 	old := p.regions[region]
 	p.openAt(region, old.peer, old.store, old.dir)
 }
+
+// A tail is kept for its time, over restarts, and then goes.
+func TestTailsAreKeptForTheirTime(t *testing.T) {
+	keep := time.Hour
+	p := newPair(t, eager, func(o *hub.ReplicaOptions) { o.Upkeep.TailsFor = keep })
+	p.device("a", "d")
+	p.same()
+	p.net.Cut("a", "b")
+	p.send("a", "d", 0, 5)
+	p.regions["a"].replica.Fence()
+	fork, err := p.regions["b"].replica.EndCopy(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.net.Join("a", "b")
+	p.claim("b", 2, fork, true)
+	p.send("b", "d", 10, 60)
+	tails := func() int {
+		tails, err := p.regions["a"].replica.Tails(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(tails)
+	}
+	eventually(t, "the time of the tail is noted", func() bool {
+		noted, err := filepath.Glob(filepath.Join(p.regions["a"].dir, "*", "tails.json"))
+		return err == nil && len(noted) == 1
+	})
+	eventually(t, "a trims", func() bool { return p.begins("a") > fork.Number })
+	if tails() != 1 {
+		t.Fatal("the tail went before its time")
+	}
+	p.regions["a"].stop()
+	keep = 50 * time.Millisecond
+	p.reopen("a")
+	eventually(t, "the tail goes", func() bool { return tails() == 0 })
+	p.same()
+	p.move("a")
+}
