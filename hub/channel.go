@@ -10,8 +10,8 @@ import (
 )
 
 // The door channel carries numbered commands from a door to the holder in another region, and outcomes back. Messages
-// may be lost, never reordered: the door goes back to the first number that is not decided yet and sends again; the
-// holder takes only the next number of each door and answers what it has decided before.
+// may be lost: the holder takes only the next number of each door, and the door only the next outcome; both say what they
+// miss. A frame without commands is a question: what became of the numbers from First on, and are those before it there?
 
 // Bounds of one door: how much may wait for an outcome. They also bound what a holder queues for one door.
 const (
@@ -64,7 +64,7 @@ func decodeCommandFrame(b []byte) (commandFrame, error) {
 	f.Epoch = tandem.Epoch(r.uvarint())
 	f.Base, f.First = r.uvarint(), r.uvarint()
 	count := r.uvarint()
-	if count > frameCommands {
+	if count > frameCommands || f.Base == 0 || f.First < f.Base || f.First+count < f.First {
 		r.bad = true
 	}
 	if r.bad {
@@ -94,27 +94,48 @@ type answerFrame struct {
 	// Full: the holder refuses writes for want of disk space.
 	Full bool
 	// Gap: commands are missing before those the holder just saw; the door goes back to Next.
-	Gap     bool
+	Gap bool
+	// Again: this is what the log remembers of numbers that an earlier holder decided: applied, or the kind of refusal.
+	Again   bool
 	Details []answerDetail
 }
 
 const (
 	flagFull = 1 << iota
 	flagGap
+	flagAgain
 )
 
-// answerDetail is an outcome that is more than "applied".
+// answerDetail is an outcome that is more than "applied": a wireOutcome as JSON.
 type answerDetail struct {
-	Number  uint64
-	Outcome wireOutcome
+	Number uint64
+	Body   []byte
+}
+
+func newDetail(number uint64, o *Outcome) answerDetail {
+	body, err := json.Marshal(toWire(o))
+	if err != nil {
+		panic(err) // plain values
+	}
+	return answerDetail{number, body}
+}
+
+// outcome is what the detail says; one that cannot be read is an outcome that is not known.
+func (d *answerDetail) outcome() Outcome {
+	var w wireOutcome
+	if err := json.Unmarshal(d.Body, &w); err != nil {
+		return Outcome{Err: &tandem.Error{Op: "read an outcome", Kind: tandem.Timeout, Err: err}}
+	}
+	return w.outcome()
 }
 
 // wireOutcome is an Outcome as it travels; operations on identities are rare enough for JSON.
 type wireOutcome struct {
-	Position pairlog.Position `json:"p"`
-	Error    *wireError       `json:"e,omitempty"`
-	Device   *Device          `json:"d,omitempty"`
-	Bulk     []*wireError     `json:"b,omitempty"`
+	Position pairlog.Position  `json:"p"`
+	Error    *wireError        `json:"e,omitempty"`
+	Device   *Device           `json:"d,omitempty"`
+	Bulk     []*wireError      `json:"b,omitempty"`
+	Revokes  []tandem.DeviceID `json:"r,omitempty"`
 }
 
 type wireError struct {
@@ -171,7 +192,7 @@ func (w *wireError) error() error {
 }
 
 func toWire(o *Outcome) wireOutcome {
-	w := wireOutcome{Position: o.Position, Error: newWireError(o.Err), Device: o.Device}
+	w := wireOutcome{Position: o.Position, Error: newWireError(o.Err), Device: o.Device, Revokes: o.revokes}
 	for _, err := range o.Bulk {
 		w.Bulk = append(w.Bulk, newWireError(err))
 	}
@@ -179,7 +200,7 @@ func toWire(o *Outcome) wireOutcome {
 }
 
 func (w *wireOutcome) outcome() Outcome {
-	o := Outcome{Err: w.Error.error(), Position: w.Position, Device: w.Device}
+	o := Outcome{Err: w.Error.error(), Position: w.Position, Device: w.Device, revokes: w.Revokes}
 	for _, e := range w.Bulk {
 		o.Bulk = append(o.Bulk, e.error())
 	}
@@ -187,7 +208,9 @@ func (w *wireOutcome) outcome() Outcome {
 }
 
 // plain reports whether an outcome says nothing but "applied".
-func (o *Outcome) plain() bool { return o.Err == nil && o.Device == nil && o.Bulk == nil }
+func (o *Outcome) plain() bool {
+	return o.Err == nil && o.Device == nil && o.Bulk == nil && o.revokes == nil
+}
 
 func appendAnswerFrame(dst []byte, f *answerFrame) []byte {
 	dst = append(dst, frameVersion)
@@ -202,16 +225,16 @@ func appendAnswerFrame(dst []byte, f *answerFrame) []byte {
 	if f.Gap {
 		flags |= flagGap
 	}
+	if f.Again {
+		flags |= flagAgain
+	}
 	dst = append(dst, flags)
 	dst = binary.AppendUvarint(dst, uint64(len(f.Details)))
 	for i := range f.Details {
 		d := &f.Details[i]
 		dst = binary.AppendUvarint(dst, d.Number)
-		body, err := json.Marshal(&d.Outcome)
-		if err != nil {
-			panic(err) // plain values
-		}
-		dst = appendText(dst, string(body))
+		dst = binary.AppendUvarint(dst, uint64(len(d.Body)))
+		dst = append(dst, d.Body...)
 	}
 	return dst
 }
@@ -223,7 +246,7 @@ func decodeAnswerFrame(b []byte) (answerFrame, error) {
 	f.Epoch = tandem.Epoch(r.uvarint())
 	f.First, f.Upto, f.Record, f.Acked, f.Next = r.uvarint(), r.uvarint(), r.uvarint(), r.uvarint(), r.uvarint()
 	flags := r.byte()
-	f.Full, f.Gap = flags&flagFull != 0, flags&flagGap != 0
+	f.Full, f.Gap, f.Again = flags&flagFull != 0, flags&flagGap != 0, flags&flagAgain != 0
 	count := r.uvarint()
 	if count > windowCommands || r.bad {
 		return f, errBadFrame
@@ -231,8 +254,7 @@ func decodeAnswerFrame(b []byte) (answerFrame, error) {
 	for range count {
 		var d answerDetail
 		d.Number = r.uvarint()
-		body := r.take(r.uvarint())
-		if r.bad || json.Unmarshal(body, &d.Outcome) != nil {
+		if d.Body = r.take(r.uvarint()); r.bad {
 			return f, errBadFrame
 		}
 		f.Details = append(f.Details, d)

@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -31,11 +32,12 @@ type Door struct {
 
 	sessions sessions
 
-	mu    sync.Mutex
-	ring  ring
-	to    route
-	freed chan struct{} // closed when the ring has room again
-	slab  []byte        // commands' bytes are copied here
+	mu     sync.Mutex
+	ring   ring
+	to     route
+	freed  chan struct{} // closed when the ring has room again
+	slab   []byte        // commands' bytes are copied here
+	closed bool          // nobody is answered any more
 
 	told    []told // scratch of the goroutine that has resolve
 	flushed map[Waiter]struct{}
@@ -43,17 +45,35 @@ type Door struct {
 
 // route says where commands go at the moment.
 type route struct {
-	region   tandem.RegionName // empty: nowhere yet
-	epoch    tandem.Epoch
-	local    func() // wakes the writer here; nil when the holder is elsewhere
-	progress time.Time
-	back     uint64 // the last number it went back to after a gap
+	region tandem.RegionName // empty: nowhere yet
+	epoch  tandem.Epoch
+	local  func() // wakes the writer here; nil when the holder is elsewhere
+
+	// Of a holder elsewhere, which may lose what is sent to it or answers.
+	progress time.Time     // when something was decided last, or asked for
+	patience time.Duration // without progress before it is asked
+	probes   []uint64      // empty frames to send, beginning at these numbers
+	back     uint64        // the last number it went back to after a gap
 }
+
+// How long nothing is decided before the holder is asked what became of it: short at first, since a new holder may have
+// opened after the first frame came to it.
+const (
+	firstPatience = 10 * time.Millisecond
+	lastPatience  = 250 * time.Millisecond
+)
 
 type told struct {
 	waiter  Waiter
 	tag     uint64
 	outcome Outcome
+}
+
+// doorsMade makes the names of doors differ that this process opens one after another: their numbers begin anew.
+var doorsMade atomic.Uint64
+
+func newDoorID(incarnation tandem.Incarnation) DoorID {
+	return DoorID(fmt.Sprintf("%s-%d", incarnation, doorsMade.Add(1)))
 }
 
 func newDoor(id DoorID, r *Replica) *Door {
@@ -72,13 +92,17 @@ func (d *Door) Submit(ctx context.Context, c *Command, w Waiter, tag uint64) err
 		return pairlog.ErrFull
 	}
 	d.mu.Lock()
-	for !d.ring.room(len(c.Body)) {
+	for !d.closed && !d.ring.makeRoom(len(c.Body)) {
 		freed := d.freed
 		d.mu.Unlock()
 		if err := d.waitRoom(ctx, freed); err != nil {
 			return err
 		}
 		d.mu.Lock()
+	}
+	if d.closed {
+		d.mu.Unlock()
+		return ErrMoving
 	}
 	kept := *c
 	kept.Body = d.copyBody(c.Body)
@@ -142,11 +166,35 @@ func (d *Door) Do(ctx context.Context, c *Command) (Outcome, error) {
 		if o.Err == nil {
 			o.Err = d.confirm(ctx, c, &o)
 		}
+		if o.Err == nil && o.again {
+			o.Err = d.complete(ctx, c, &o)
+		}
 		return o, o.Err
 	case <-ctx.Done():
-		return Outcome{}, &tandem.Error{Op: "wait for the outcome", Kind: tandem.Timeout, On: string(c.Device), Err: ctx.Err(),
-			Hint: "whether it happened is unknown; read it back, or try again"}
+		return Outcome{}, unknownOutcome(c, ctx.Err())
 	}
+}
+
+func unknownOutcome(c *Command, err error) error {
+	return &tandem.Error{Op: "wait for the outcome", Kind: tandem.Timeout, On: string(c.Device), Err: err,
+		Hint: "whether it happened is unknown; read it back, or try again"}
+}
+
+// complete adds to an outcome of which the log only remembers that the command was carried out.
+func (d *Door) complete(ctx context.Context, c *Command, o *Outcome) error {
+	switch c.Op {
+	case OpBulk:
+		return unknownOutcome(c, errors.New("the hub moved, and with it went what became of each change"))
+	case OpDeviceCreate, OpDeviceUpdate, OpDevicePut:
+		device, err := d.Device(ctx, c.Device)
+		if err != nil && !errors.Is(err, ErrDeviceNotFound) { // it may have been deleted since
+			return unknownOutcome(c, err)
+		}
+		if err == nil {
+			o.Device = &device
+		}
+	}
+	return nil
 }
 
 type doWaiter chan Outcome
@@ -157,9 +205,9 @@ func (w doWaiter) Flush()                        {}
 // routeTo sends commands to the holder in another region from now on.
 func (d *Door) routeTo(region tandem.RegionName, epoch tandem.Epoch) {
 	d.mu.Lock()
-	d.to = route{region: region, epoch: epoch, progress: time.Now()}
-	d.full.Store(false) // the new holder tells
+	d.to = route{region: region, epoch: epoch, progress: time.Now(), patience: firstPatience}
 	d.ring.rewind()
+	d.full.Store(false) // until the new holder says so
 	d.mu.Unlock()
 	d.poke()
 	d.announceSessions()
@@ -172,20 +220,20 @@ func (d *Door) routeNowhere() {
 	d.mu.Unlock()
 }
 
-// routeHere gives commands to this node's writer from now on. What mark says was decided is resolved at once.
-func (d *Door) routeHere(epoch tandem.Epoch, mark DoorMark, wake func()) {
+// routeHere gives commands to this node's writer from now on. What mark, of the log up to at, says was decided is
+// resolved at once.
+func (d *Door) routeHere(epoch tandem.Epoch, mark DoorMark, at uint64, wake func()) {
 	d.resolve.Lock()
 	d.mu.Lock()
 	d.to = route{region: d.replica.o.Region, epoch: epoch, local: wake}
 	d.ring.rewind()
+	d.full.Store(false)
 	d.told = d.told[:0]
-	for d.ring.sent <= mark.Applied && d.ring.sent < d.ring.next {
-		s := d.ring.at(d.ring.sent)
-		d.note(s, markOutcome(mark, d.ring.sent))
-		s.answered, s.record = true, 0
-		d.ring.sent++
+	for d.ring.decided <= mark.Applied && d.ring.decided < d.ring.next {
+		outcome := markOutcome(mark, d.ring.decided)
+		outcome.Position = pairlog.Position{Epoch: epoch, Number: at}
+		d.note(d.ring.decide(0), outcome)
 	}
-	d.ring.restart(mark.Applied + 1)
 	d.release(^uint64(0))
 	d.mu.Unlock()
 	d.tell()
@@ -199,7 +247,7 @@ func markOutcome(mark DoorMark, number uint64) Outcome {
 	if kind, ok := mark.Refused[number]; ok {
 		return Outcome{Err: &tandem.Error{Op: "apply", Kind: kind}}
 	}
-	return Outcome{}
+	return Outcome{again: true}
 }
 
 // take implements source for the writer on this node.
@@ -227,9 +275,8 @@ func (d *Door) decided(works []work, _ uint64) {
 	d.mu.Lock()
 	d.told = d.told[:0]
 	for i := range works {
-		if s := d.ring.find(works[i].number); s != nil && !s.answered {
-			d.note(s, works[i].outcome)
-			s.answered, s.record = true, 0
+		if works[i].number == d.ring.decided {
+			d.note(d.ring.decide(0), works[i].outcome)
 		}
 	}
 	d.release(^uint64(0))
@@ -259,25 +306,12 @@ func (d *Door) answers(from tandem.RegionName, data []byte) {
 	}
 	d.full.Store(f.Full)
 	d.told = d.told[:0]
-	details := f.Details
-	first := d.ring.undecided()
-	if f.First > first && f.Upto >= f.First { // an answer was lost
-		d.ring.restart(first)
-		f.Upto = 0
-	}
-	for number := first; number <= f.Upto && number < d.ring.sent; number++ {
-		for len(details) > 0 && details[0].Number < number {
-			details = details[1:]
-		}
-		var outcome Outcome
-		if len(details) > 0 && details[0].Number == number {
-			outcome = details[0].Outcome.outcome()
-		}
-		if s := d.ring.at(number); !s.answered {
-			d.note(s, outcome)
-			s.answered, s.record = true, f.Record
-			d.to.progress = time.Now()
-		}
+	switch {
+	case f.Upto < f.First: // it is about no number
+	case f.First > d.ring.decided: // the answer before it was lost
+		d.to.patience = firstPatience
+	default:
+		d.takeAnswers(&f)
 	}
 	if f.Gap && f.Next < d.ring.sent && f.Next != d.to.back {
 		d.to.back = f.Next
@@ -289,11 +323,32 @@ func (d *Door) answers(from tandem.RegionName, data []byte) {
 	d.poke()
 }
 
+// takeAnswers resolves the numbers of a frame that are not decided yet. Called with mu held.
+func (d *Door) takeAnswers(f *answerFrame) {
+	details := f.Details
+	for d.ring.decided <= f.Upto && d.ring.decided < d.ring.next {
+		number := d.ring.decided
+		for len(details) > 0 && details[0].Number < number {
+			details = details[1:]
+		}
+		outcome := Outcome{again: f.Again}
+		if len(details) > 0 && details[0].Number == number {
+			outcome = details[0].outcome()
+			outcome.again = f.Again
+		}
+		if outcome.Position.Number == 0 {
+			outcome.Position = pairlog.Position{Epoch: f.Epoch, Number: f.Record}
+		}
+		d.note(d.ring.decide(f.Record), outcome)
+		d.to.progress, d.to.patience, d.to.back = time.Now(), lastPatience, 0
+	}
+}
+
 // note remembers whom to tell about an outcome; nobody when it was told before.
 func (d *Door) note(s *slot, o Outcome) {
 	if s.waiter != nil {
 		d.told = append(d.told, told{s.waiter, s.tag, o})
-		s.waiter = nil
+		s.waiter, s.refused = nil, o.definite()
 	}
 }
 
@@ -343,16 +398,17 @@ const announceEvery = time.Minute
 func (d *Door) run(ctx context.Context) error {
 	announce := time.NewTicker(announceEvery)
 	defer announce.Stop()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
+	timer := time.NewTimer(announceEvery)
+	defer timer.Stop()
 	var buf []byte
 	for {
+		timer.Reset(d.untilProbe())
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-d.wake:
-		case <-tick.C:
-			d.goBackWhenStuck()
+		case <-timer.C:
+			d.probeWhenStuck()
 		case <-announce.C:
 			d.announceSessions()
 		}
@@ -366,20 +422,31 @@ func (d *Door) run(ctx context.Context) error {
 				if !errors.Is(err, context.Canceled) {
 					d.logger.Debug("commands not sent", "hub", d.Info().Name, "to", region, "error", err)
 				}
-				break // the tick sends them again
+				break // a probe finds out
 			}
 		}
 	}
 }
 
-// nextFrame takes commands that were not sent yet; nil when there are none or the holder is here.
+// nextFrame takes commands that were not sent yet, or a probe; nil when there are none or the holder is here.
 func (d *Door) nextFrame() (tandem.RegionName, *commandFrame) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.to.local != nil || d.to.region == "" || d.ring.sent >= d.ring.next {
+	if d.to.local != nil || d.to.region == "" {
 		return "", nil
 	}
-	f := &commandFrame{Door: d.id, Epoch: d.to.epoch, Base: d.ring.base, First: d.ring.sent}
+	f := &commandFrame{Door: d.id, Epoch: d.to.epoch, Base: d.ring.base}
+	if len(d.to.probes) > 0 {
+		f.First, d.to.probes = max(d.to.probes[0], d.ring.base), d.to.probes[1:]
+		return d.to.region, f
+	}
+	if d.ring.sent >= d.ring.next {
+		return "", nil
+	}
+	if d.ring.sent == d.ring.decided { // nothing was waited for until now
+		d.to.progress = time.Now()
+	}
+	f.First = d.ring.sent
 	for bytes := 0; d.ring.sent < d.ring.next && len(f.Commands) < frameCommands; d.ring.sent++ {
 		c := &d.ring.at(d.ring.sent).command
 		if bytes += len(c.Body) + 64; bytes > frameBytes && len(f.Commands) > 0 {
@@ -390,23 +457,54 @@ func (d *Door) nextFrame() (tandem.RegionName, *commandFrame) {
 	return d.to.region, f
 }
 
-// goBackWhenStuck sends again from the first undecided number when nothing was decided for a while: frames were lost.
-func (d *Door) goBackWhenStuck() {
-	const stuck = 700 * time.Millisecond
+// probe asks the holder what it has decided beyond what is known here, and whether it has all that was sent: frames may
+// have been lost in either direction. Called with mu held.
+func (d *Door) probe() {
+	d.to.probes = append(d.to.probes[:0:0], d.ring.decided, d.ring.sent)
+	d.to.progress, d.to.back = time.Now(), 0
+}
+
+// probeWhenStuck probes when nothing was decided for a while, each time with more patience.
+func (d *Door) probeWhenStuck() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.to.local != nil || d.to.region == "" {
-		return
+	if d.waiting() && time.Since(d.to.progress) >= d.to.patience {
+		d.probe()
+		d.to.patience = min(2*d.to.patience, lastPatience)
 	}
-	first := d.ring.undecided()
-	if first >= d.ring.sent {
-		d.to.progress = time.Now()
-		return
+}
+
+// waiting reports whether a holder in another region has yet to decide something. Called with mu held.
+func (d *Door) waiting() bool {
+	return d.to.local == nil && d.to.region != "" && d.ring.decided < d.ring.sent
+}
+
+// untilProbe is how long to wait for the holder in peace.
+func (d *Door) untilProbe() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.waiting() {
+		return announceEvery
 	}
-	if time.Since(d.to.progress) > stuck {
-		d.ring.restart(first)
-		d.to.progress, d.to.back = time.Now(), 0
+	return max(d.to.patience-time.Since(d.to.progress), time.Millisecond)
+}
+
+// close tells everybody who waits that the outcome is not known, ends the sessions, and takes nothing any more. Nothing
+// may decide commands any more when it is called.
+func (d *Door) close() {
+	d.resolve.Lock()
+	defer d.resolve.Unlock()
+	d.mu.Lock()
+	d.closed, d.to, d.told = true, route{}, d.told[:0]
+	for n := d.ring.base; n < d.ring.next; n++ {
+		d.note(d.ring.at(n), Outcome{Err: ErrMoving})
 	}
+	d.ring = newRing()
+	close(d.freed)
+	d.freed = make(chan struct{})
+	d.mu.Unlock()
+	d.tell()
+	d.sessions.endAll(ErrMoving)
 }
 
 func hubSubject(hub tandem.HubID, verb string) string { return "hub." + string(hub) + "." + verb }

@@ -37,7 +37,7 @@ type DoorEntry struct {
 // Limits of door entries.
 const (
 	maxDoorID  = 128
-	maxRefused = 4096 // many windows' worth
+	maxRefused = 2 * windowCommands // a door has no more than its window in flight
 )
 
 // doorVersion is the first byte of a door entry and of a stored mark.

@@ -71,12 +71,25 @@ type Outcome struct {
 	// Err is nil when the command was applied: durable, in sync mode in the peer's copy too. A *tandem.Error of kind
 	// Timeout, Unavailable or Fenced says that it is unknown or not now; any other kind is a definite refusal, and nothing changed.
 	Err error
-	// Position is where the command's first entry lies.
+	// Position is where the command's first entry lies; when the outcome came from another region, or from before a move, a
+	// record at or after it.
 	Position pairlog.Position
 	// Device is the identity after OpDeviceCreate, Update or Put.
 	Device *Device
 	// Bulk has one error (or nil) for each change of OpBulk.
 	Bulk []error
+
+	revokes []tandem.DeviceID // devices that lost a right
+	again   bool              // decided under an earlier holder: Device, Bulk and revokes are not known
+}
+
+// definite reports whether the outcome is a refusal of which nothing can come later.
+func (o *Outcome) definite() bool {
+	switch kind := tandem.KindOf(o.Err); {
+	case o.Err == nil, kind == tandem.Timeout, kind == tandem.Unavailable, kind == tandem.Fenced:
+		return false
+	}
+	return true
 }
 
 // A Waiter is told outcomes. Resolved is called once for each submitted command, in the order of submission for one

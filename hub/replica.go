@@ -99,7 +99,7 @@ func OpenReplica(ctx context.Context, o ReplicaOptions) (*Replica, error) {
 		closed: make(map[tandem.Epoch]ClosedAt), folded: newBroadcast(), reseeds: make(chan struct{}, 1),
 	}
 	r.o.Upkeep = o.Upkeep.withDefaults(o.Retention)
-	r.door = newDoor(DoorID(o.Incarnation), r)
+	r.door = newDoor(newDoorID(o.Incarnation), r)
 	var err error
 	r.view, err = OpenView(ctx, ViewOptions{
 		Dir: filepath.Join(o.Dir, string(o.Info.ID)), Hub: o.Info.ID, Partitions: o.Info.Partitions, CacheBytes: o.CacheBytes,
@@ -444,7 +444,7 @@ func (r *Replica) Lead(ctx context.Context, pen pairlog.Pen, term context.Contex
 	r.role, r.pen, r.writer, r.ended = RoleHolder, pen, w, ended
 	r.stop = func() { stop(context.Canceled) }
 	r.mu.Unlock()
-	r.door.routeHere(pen.Epoch, r.view.Door(r.door.id), w.poke)
+	r.door.routeHere(pen.Epoch, r.view.Door(r.door.id), w.next-1, w.poke)
 	r.task(func() {
 		defer close(ended)
 		defer unbind()

@@ -45,8 +45,8 @@ type confirmRequest struct {
 	Devices []tandem.DeviceID `json:"devices"`
 }
 
-// revokes names the devices whose rights a command may take away.
-func revokes(c *Command) []tandem.DeviceID {
+// mayRevoke names the devices whose rights a command may take away.
+func mayRevoke(c *Command) []tandem.DeviceID {
 	switch c.Op {
 	case OpDeviceUpdate, OpDevicePut, OpDeviceDelete:
 		return []tandem.DeviceID{c.Device}
@@ -80,17 +80,25 @@ func (c *Command) urgent() bool {
 	return false
 }
 
-// confirm returns when a change that Do applied can no longer be undone by a failover.
+// confirm returns when a change that Do applied can no longer be undone by a failover. Only what takes a right away has to
+// be confirmed.
 func (d *Door) confirm(ctx context.Context, c *Command, o *Outcome) error {
-	ids := revokes(c)
+	ids := o.revokes
+	if o.again {
+		ids = mayRevoke(c)
+	}
 	if len(ids) == 0 {
 		return nil
 	}
-	var ok bool
-	return d.ask(ctx, "confirm", confirmRequest{o.Position.Epoch, o.Position.Number, ids}, &ok)
+	var stands bool
+	err := d.ask(ctx, "confirm", confirmRequest{o.Position.Epoch, o.Position.Number, ids}, &stands)
+	if err == nil && !stands {
+		err = unknownOutcome(c, errors.New("a forced failover came between, and the change was lost with the old region"))
+	}
+	return err
 }
 
-// confirm is the holder's side.
+// confirm is the holder's side; it answers whether the change stands.
 func (r *Replica) confirm(data []byte) (any, error) {
 	var c confirmRequest
 	if err := json.Unmarshal(data, &c); err != nil {
@@ -102,8 +110,8 @@ func (r *Replica) confirm(data []byte) (any, error) {
 	if w == nil {
 		return nil, ErrMoving
 	}
-	if c.Epoch < w.pen.Epoch { // the change was decided by an earlier holder; this one's chain has it or it was lost
-		c.Number = min(c.Number, w.pen.Fork.Number)
+	if c.Epoch < w.pen.Epoch && !inChain(w.pen.Forks, pairlog.Fork{Epoch: c.Epoch, Number: c.Number}) {
+		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, revocationPatience)
 	defer cancel()
@@ -150,10 +158,10 @@ func (r *Replica) revoke(w *writer, c confirmRequest) error {
 		if err := r.unlessFenced(ctx, w, changes); err != nil {
 			return err
 		}
-		for _, id := range c.Devices[:i+1] {
+		for _, id := range c.Devices[i+1-len(changes) : i+1] {
 			r.revoked.until[id] = max(r.revoked.until[id], c.Number)
 		}
-		changes = nil
+		changes = changes[:0]
 	}
 	return nil
 }
@@ -204,22 +212,28 @@ func (r *Replica) applyRevocations(ctx context.Context, w *writer) error {
 		return err
 	}
 	r.revoked.mu.Lock()
+	defer r.revoked.mu.Unlock()
 	r.revoked.until = make(map[tandem.DeviceID]uint64)
-	r.revoked.mu.Unlock()
 	w.batch.Reset()
-	var held []tandem.DeviceID
+	var lost []revocation
 	for _, item := range items {
 		var v revocation
 		if err := json.Unmarshal(item.Value, &v); err != nil {
 			return &tandem.Error{Op: "read a revocation", Kind: tandem.Damaged, On: item.Key, Err: err}
 		}
-		held = append(held, v.ID)
-		now := r.currentDevice(v.ID)
-		if now == nil || inChain(w.pen.Forks, pairlog.Fork{Epoch: v.Epoch, Number: v.Number}) {
+		r.revoked.until[v.ID] = v.Number
+		if inChain(w.pen.Forks, pairlog.Fork{Epoch: v.Epoch, Number: v.Number}) {
 			continue
 		}
+		lost = append(lost, v)
 		c := revocationCommand(v)
-		if err := r.view.Decide(&c, Stamp{Epoch: w.pen.Epoch, Number: w.next}, &w.batch); err != nil && !errors.Is(err, ErrDeviceNotFound) {
+		err := r.view.Decide(&c, Stamp{Epoch: w.pen.Epoch, Number: w.next}, &w.batch)
+		if errors.Is(err, ErrRecordFull) {
+			if err = w.appendOwn(ctx); err == nil {
+				err = r.view.Decide(&c, Stamp{Epoch: w.pen.Epoch, Number: w.next}, &w.batch)
+			}
+		}
+		if err != nil && !errors.Is(err, ErrDeviceNotFound) {
 			return err
 		}
 		if w.batch.Len() >= pairlog.MaxRecordEntries-reservedEntries {
@@ -233,10 +247,28 @@ func (r *Replica) applyRevocations(ctx context.Context, w *writer) error {
 			return err
 		}
 	}
-	r.revoked.mu.Lock()
-	defer r.revoked.mu.Unlock()
-	for _, id := range held {
-		r.revoked.until[id] = w.next - 1
+	return r.renameRevocations(ctx, w, lost)
+}
+
+// renameRevocations lets what was brought back stand in the directory as of this epoch: the next holder must not apply it
+// to a device that was changed again meanwhile. Called with revoked.mu held.
+func (r *Replica) renameRevocations(ctx context.Context, w *writer, lost []revocation) error {
+	for len(lost) > 0 {
+		n := min(len(lost), revocationsPerTxn)
+		var changes []directory.Change
+		for _, v := range lost[:n] {
+			v.Epoch, v.Number = w.pen.Epoch, w.next-1
+			value, err := json.Marshal(v)
+			if err != nil {
+				return err
+			}
+			changes = append(changes, directory.Change{Key: directory.RevokedKey(r.o.Info.ID, v.ID), Value: value})
+			r.revoked.until[v.ID] = v.Number
+		}
+		if err := r.unlessFenced(ctx, w, changes); err != nil {
+			return err
+		}
+		lost = lost[n:]
 	}
 	return nil
 }

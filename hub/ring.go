@@ -1,22 +1,23 @@
 package hub
 
-// A ring holds a door's numbered commands, oldest first, from base to next-1. Those below sent were handed over.
+// A ring holds a door's numbered commands, oldest first, from base to next-1. Those below sent were handed over, those
+// below decided have their outcome: base ≤ decided ≤ sent ≤ next.
 type ring struct {
-	slots            []slot // length is a power of two
-	base, sent, next uint64
-	bytes            int
+	slots                     []slot // length is a power of two
+	base, decided, sent, next uint64
+	bytes                     int
 }
 
 // A slot is one command and whom to tell.
 type slot struct {
-	command  Command
-	waiter   Waiter // nil once told
-	tag      uint64
-	answered bool
-	record   uint64 // the log record that decided it; 0 when it need not be kept
+	command Command
+	waiter  Waiter // nil once told
+	tag     uint64
+	refused bool   // what was told is that nothing came of it
+	record  uint64 // the log record that decided it; 0 when it need not be kept
 }
 
-func newRing() ring { return ring{slots: make([]slot, 64), base: 1, sent: 1, next: 1} }
+func newRing() ring { return ring{slots: make([]slot, 64), base: 1, decided: 1, sent: 1, next: 1} }
 
 // room reports whether a command with n bytes may come in.
 func (r *ring) room(n int) bool {
@@ -24,15 +25,16 @@ func (r *ring) room(n int) bool {
 	return waiting == 0 || waiting < windowCommands && r.bytes+n <= windowBytes
 }
 
-func (r *ring) at(number uint64) *slot { return &r.slots[number&uint64(len(r.slots)-1)] }
-
-// find returns the slot of a number that was handed over and is still kept, else nil.
-func (r *ring) find(number uint64) *slot {
-	if number < r.base || number >= r.next {
-		return nil
+// makeRoom drops decided slots that are only kept in case of a forced move, the oldest first, when n bytes need the
+// room, and reports whether they may come in.
+func (r *ring) makeRoom(n int) bool {
+	for !r.room(n) && r.base < r.decided {
+		r.drop()
 	}
-	return r.at(number)
+	return r.room(n)
 }
+
+func (r *ring) at(number uint64) *slot { return &r.slots[number&uint64(len(r.slots)-1)] }
 
 func (r *ring) push(s slot) {
 	if r.next-r.base == uint64(len(r.slots)) {
@@ -51,39 +53,47 @@ func (r *ring) grow() {
 	r.slots = bigger.slots
 }
 
-// rewind hands everything that is still kept over again, to another holder: what the last one answered counts as
-// undecided until this one has it too. Nobody is told twice, since told slots have no waiter.
+// rewind hands everything that is still kept over again, to another holder: what the last one decided counts as
+// undecided until this one has it too. Nobody is told twice, since told slots have no waiter. What was told stays true
+// as far as it can: what was refused becomes a command of which nothing comes, and what was applied was sent by a session
+// that was the newest then.
 func (r *ring) rewind() {
-	r.sent = r.base
-	for n := r.base; n < r.next; n++ {
-		r.at(n).answered = false
+	for n := r.base; n < r.decided; n++ {
+		s := r.at(n)
+		if s.refused {
+			r.bytes -= len(s.command.Body)
+			s.command = Command{}
+		}
+		s.command.Session = SessionNumber{}
 	}
+	r.decided, r.sent = r.base, r.base
 }
 
-// restart hands numbers from n on over again.
-func (r *ring) restart(n uint64) { r.sent = min(max(n, r.base), r.next) }
+// restart hands numbers from n on over again, but none that is decided.
+func (r *ring) restart(n uint64) { r.sent = min(max(n, r.decided), r.next) }
 
-// undecided is the first number without an outcome.
-func (r *ring) undecided() uint64 {
-	n := r.base
-	for n < r.next && r.at(n).answered {
-		n++
-	}
-	return n
+// decide notes that the first undecided number was decided in a record, and returns its slot.
+func (r *ring) decide(record uint64) *slot {
+	s := r.at(r.decided)
+	s.record = record
+	r.decided++
+	r.sent = max(r.sent, r.decided)
+	return s
 }
 
-// release drops answered slots from the front whose record is at most acked, and reports whether any went.
+// release drops decided slots from the front whose record is at most acked, and reports whether any went.
 func (r *ring) release(acked uint64) bool {
 	before := r.base
-	for r.base < r.next {
-		s := r.at(r.base)
-		if !s.answered || s.record > acked {
-			break
-		}
-		r.bytes -= len(s.command.Body)
-		*s = slot{}
-		r.base++
+	for r.base < r.decided && r.at(r.base).record <= acked {
+		r.drop()
 	}
-	r.sent = max(r.sent, r.base)
 	return r.base > before
+}
+
+// drop forgets the oldest slot.
+func (r *ring) drop() {
+	s := r.at(r.base)
+	r.bytes -= len(s.command.Body)
+	*s = slot{}
+	r.base++
 }

@@ -15,8 +15,9 @@ import (
 
 // sessions are those of one door.
 type sessions struct {
-	mu   sync.Mutex
-	open map[tandem.DeviceID]*session
+	mu     sync.Mutex
+	open   map[tandem.DeviceID]*session
+	closed bool
 }
 
 type session struct {
@@ -54,6 +55,10 @@ func (d *Door) Connect(ctx context.Context, id tandem.DeviceID, drop func(error)
 	if d.sessions.open == nil {
 		d.sessions.open = make(map[tandem.DeviceID]*session)
 	}
+	if d.sessions.closed {
+		d.sessions.mu.Unlock()
+		return SessionNumber{}, ErrMoving
+	}
 	older := d.sessions.open[id]
 	if older != nil && answer.Number.Before(older.number) {
 		d.sessions.mu.Unlock()
@@ -63,6 +68,12 @@ func (d *Door) Connect(ctx context.Context, id tandem.DeviceID, drop func(error)
 	d.sessions.mu.Unlock()
 	if older != nil {
 		older.drop(ErrSessionTaken)
+	}
+	d.mu.Lock()
+	moved := d.to.epoch != answer.Number.Epoch
+	d.mu.Unlock()
+	if moved { // the new holder did not hear of it when the others were announced
+		d.tellHolder("announce", sessionList{Door: d.id, Region: request.Region, Sessions: []sessionEntry{{id, answer.Number}}})
 	}
 	if now := d.replica.currentDevice(id); now != nil { // it may have changed between the two steps
 		d.deviceChanged(id, now)
@@ -102,6 +113,17 @@ func (s *sessions) end(id tandem.DeviceID, before SessionNumber, reason error) {
 	delete(s.open, id)
 	s.mu.Unlock()
 	found.drop(reason)
+}
+
+// endAll drops all sessions, and lets none come.
+func (s *sessions) endAll(reason error) {
+	s.mu.Lock()
+	open := s.open
+	s.open, s.closed = nil, true
+	s.mu.Unlock()
+	for _, one := range open {
+		one.drop(reason)
+	}
 }
 
 // deviceChanged drops a session whose device may no longer use it.

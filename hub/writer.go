@@ -25,7 +25,7 @@ type source interface {
 	door() DoorID
 	// take appends commands that room admits, consecutive numbers.
 	take(works []work, r *room) []work
-	// giveBack returns the last works taken: nothing became of them.
+	// giveBack returns the last works taken: nothing became of them, and they come again.
 	giveBack(works []work)
 	// decided tells their outcomes, which are durable in the record.
 	decided(works []work, record uint64)
@@ -201,6 +201,7 @@ func (w *writer) commit(ctx context.Context) (full bool, err error) {
 	if err := w.apply(&rec); err != nil {
 		return false, err
 	}
+	w.findRevoked(&rec)
 	for i := range w.works {
 		if k := &w.works[i]; k.outcome.Err == nil {
 			w.r.view.Answer(&k.command, &k.outcome)
@@ -212,15 +213,12 @@ func (w *writer) commit(ctx context.Context) (full bool, err error) {
 	return false, nil
 }
 
-// decide makes a record of the works. On a full disk it refuses what may wait: the last room is for what takes rights
-// away.
+// decide makes a record of the works, in order. Those for which it has no room go back to their sources. On a full disk
+// it refuses what may wait: the last room is for what takes rights away.
 func (w *writer) decide() {
 	full := w.r.door.full.Load()
 	w.batch.Reset()
 	w.batch.Urgent = full
-	if !full {
-		w.rootEntry()
-	}
 	at := Stamp{Epoch: w.pen.Epoch, Number: w.next}
 	for i := range w.works {
 		k := &w.works[i]
@@ -234,8 +232,59 @@ func (w *writer) decide() {
 			k.outcome.Position = pairlog.Position{Epoch: at.Epoch, Number: at.Number, Index: uint32(w.batch.Len())}
 			k.outcome.Err = w.r.view.Decide(&k.command, at, &w.batch)
 		}
+		if !errors.Is(k.outcome.Err, ErrRecordFull) {
+			continue
+		}
+		if w.batch.Len() > 0 {
+			w.keepFirst(i)
+			break
+		}
+		k.outcome.Err = &tandem.Error{Op: ErrRecordFull.Op, Kind: tandem.TooLarge, On: string(k.command.Device)}
 	}
 	w.doorEntries()
+	if !full {
+		w.rootEntry()
+	}
+}
+
+// keepFirst gives all works but the first n back.
+func (w *writer) keepFirst(n int) {
+	groups := w.groups[:0]
+	for _, g := range w.groups {
+		keep := min(max(n, g.from), g.to)
+		if keep < g.to {
+			back := w.works[keep:g.to]
+			for i := range back {
+				back[i].outcome = Outcome{}
+			}
+			g.source.giveBack(back)
+		}
+		if g.to = keep; g.to > g.from {
+			groups = append(groups, g)
+		}
+	}
+	w.works, w.groups = w.works[:n], groups
+}
+
+// findRevoked notes for each command which devices lost a right by it.
+func (w *writer) findRevoked(rec *pairlog.Record) {
+	if rec.Header.StateCount <= uint32(len(w.groups)) { // nothing but door entries
+		return
+	}
+	at := -1
+	for index, e := range rec.Entries() {
+		if e.Kind != KindDevicePut && e.Kind != KindDeviceDelete {
+			continue
+		}
+		for next := at + 1; next < len(w.works) && (w.works[next].outcome.Err != nil || w.works[next].outcome.Position.Index <= index); next++ {
+			if w.works[next].outcome.Err == nil {
+				at = next
+			}
+		}
+		if entry, err := DecodeDeviceEntry(e.Kind, e.Data); err == nil && entry.Revokes && at >= 0 {
+			w.works[at].outcome.revokes = append(w.works[at].outcome.revokes, entry.Device)
+		}
+	}
 }
 
 // gather takes from the sources in turn, so that none starves.
@@ -279,9 +328,11 @@ func (w *writer) rootEntry() {
 	if time.Since(w.rooted) < rootEvery {
 		return
 	}
-	w.rooted = time.Now()
 	root := w.r.view.Root()
-	w.batch.Add(KindRoot, root[:])
+	if w.batch.Fits(len(root)) {
+		w.rooted = time.Now()
+		w.batch.Add(KindRoot, root[:])
+	}
 }
 
 // beat shows the other region that silence is not death.
@@ -369,124 +420,4 @@ func (d *Door) giveBack(works []work) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ring.restart(works[0].number)
-}
-
-// A remoteDoor is a door in another region, as the holder sees it. Frames come in on the link's goroutine; all else
-// happens on the writer's.
-type remoteDoor struct {
-	id     DoorID
-	region tandem.RegionName
-	w      *writer
-
-	mu     sync.Mutex
-	frames []commandFrame
-	bytes  int
-
-	known    bool   // next is set
-	next     uint64 // the number to take next
-	resolved uint64
-	queue    []work
-	told     answerFrame // the last one sent
-}
-
-// frame takes a frame from the link; one that does not fit is dropped and will come again.
-func (d *remoteDoor) frame(f commandFrame, size int) {
-	d.mu.Lock()
-	if d.bytes+size <= windowBytes {
-		d.frames = append(d.frames, f)
-		d.bytes += size
-	}
-	d.mu.Unlock()
-	d.w.poke()
-}
-
-func (d *remoteDoor) door() DoorID         { return d.id }
-func (d *remoteDoor) resolvedMark() uint64 { return d.resolved }
-
-func (d *remoteDoor) take(works []work, r *room) []work {
-	d.accept()
-	n := 0
-	for n < len(d.queue) && r.admit(&d.queue[n].command) {
-		works = append(works, d.queue[n])
-		n++
-	}
-	d.queue = d.queue[n:]
-	return works
-}
-
-// accept queues the commands of new frames that are next in line.
-func (d *remoteDoor) accept() {
-	d.mu.Lock()
-	frames := d.frames
-	d.frames, d.bytes = nil, 0
-	d.mu.Unlock()
-	for i := range frames {
-		f := &frames[i]
-		if !d.known {
-			d.next, d.known = d.w.r.view.Door(d.id).Applied+1, true
-		}
-		d.resolved = max(d.resolved, f.Base-1)
-		d.next = max(d.next, f.Base)
-		if f.First > d.next {
-			d.send(answerFrame{Gap: true})
-			continue
-		}
-		if f.First < d.next {
-			d.repeat(f)
-		}
-		for j := range f.Commands {
-			if f.First+uint64(j) == d.next {
-				d.queue = append(d.queue, work{number: d.next, command: f.Commands[j]})
-				d.next++
-			}
-		}
-	}
-}
-
-// repeat answers again what was decided before: the answer was lost, or another holder gave it.
-func (d *remoteDoor) repeat(f *commandFrame) {
-	mark := d.w.r.view.Door(d.id)
-	upto := min(f.First+uint64(len(f.Commands))-1, mark.Applied)
-	answer := answerFrame{First: f.First, Upto: upto, Record: d.w.next - 1}
-	for number := f.First; number <= upto; number++ {
-		if outcome := markOutcome(mark, number); !outcome.plain() {
-			answer.Details = append(answer.Details, answerDetail{number, toWire(&outcome)})
-		}
-	}
-	d.send(answer)
-}
-
-func (d *remoteDoor) giveBack(works []work) {
-	d.queue = append(append([]work(nil), works...), d.queue...)
-	d.send(answerFrame{}) // tells that the disk is full
-}
-
-func (d *remoteDoor) decided(works []work, record uint64) {
-	answer := answerFrame{First: works[0].number, Upto: works[len(works)-1].number, Record: record}
-	for i := range works {
-		if o := &works[i].outcome; !o.plain() {
-			answer.Details = append(answer.Details, answerDetail{works[i].number, toWire(o)})
-		}
-	}
-	d.send(answer)
-}
-
-func (d *remoteDoor) tellAcked() {
-	acked, _, known := d.w.log.PeerAcked()
-	full := d.w.r.door.full.Load()
-	if d.known && (known && acked > d.told.Acked && d.told.Acked < d.told.Record || full != d.told.Full) {
-		d.send(answerFrame{})
-	}
-}
-
-// send completes and sends an answer; one that gets lost is asked for again.
-func (d *remoteDoor) send(f answerFrame) {
-	acked, _, _ := d.w.log.PeerAcked()
-	f.Epoch, f.Acked, f.Next, f.Full = d.w.pen.Epoch, acked, d.next, d.w.r.door.full.Load()
-	f.Record = max(f.Record, d.told.Record)
-	data := appendAnswerFrame(nil, &f)
-	if err := d.w.r.o.Link.Send(d.region, doorSubject(d.w.r.o.Info.ID, d.id, "answers"), data); err != nil {
-		d.w.r.o.Logger.Debug("answers not sent", "hub", d.w.r.o.Info.Name, "to", d.region, "error", err)
-	}
-	d.told = f
 }
