@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -162,16 +163,16 @@ func running(t *testing.T, o dev.Options) (d *dev.Dev, r dev.Ready, stop func())
 
 func TestDev(t *testing.T) {
 	data := t.TempDir()
-	o := options(t, data, 21000)
+	o := options(t, data, freeOffset(t))
 	d, r, stop := running(t, o)
-	if len(r.Sites) != 3 || r.Hub != "hub-1" || !strings.HasPrefix(r.DeviceString, "HostName=localhost:29883;DeviceId=device-1;SharedAccessKey=S0VZ") {
+	if len(r.Sites) != 3 || r.Hub != "hub-1" || !strings.HasPrefix(r.DeviceString, "HostName=localhost:"+strconv.Itoa(8883+o.PortOffset)+";DeviceId=device-1;SharedAccessKey=S0VZ") {
 		t.Errorf("ready: %+v", r)
 	}
-	t.Run("environment", func(t *testing.T) { checkEnvironment(t, data) })
+	t.Run("environment", func(t *testing.T) { checkEnvironment(t, data, o.PortOffset) })
 	t.Run("second", func(t *testing.T) { checkSecond(t, o) })
-	t.Run("front door", func(t *testing.T) { checkFrontDoor(t, data) })
-	t.Run("kill and start", func(t *testing.T) { checkKill(t, d, data) })
-	t.Run("cut and join", func(t *testing.T) { checkCut(t, d) })
+	t.Run("front door", func(t *testing.T) { checkFrontDoor(t, data, front(o, 8883)) })
+	t.Run("kill and start", func(t *testing.T) { checkKill(t, d, data, front(o, 8883)) })
+	t.Run("cut and join", func(t *testing.T) { checkCut(t, d, net.JoinHostPort("127.0.71.1", strconv.Itoa(7422+o.PortOffset))) })
 	t.Run("wrong commands", func(t *testing.T) { checkCommands(t, data) })
 	env, _ := dev.ReadEnvironment(filepath.Join(data, "env"))
 	stop()
@@ -189,13 +190,13 @@ func TestDev(t *testing.T) {
 	}
 }
 
-func checkEnvironment(t *testing.T, data string) {
+func checkEnvironment(t *testing.T, data string, offset int) {
 	file := filepath.Join(data, "env")
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 	out, err := exec.Command("sh", "-c", `set -a; . "$0"; set +a; echo "$TANDEM_HUB_NAME $TANDEM_ARM_URL"; env | grep -c -e ^TANDEM_ -e _ENDPOINT= -e ^MSI_SECRET= -e ^IDENTITY_HEADER= -e ^APPSETTING`, file).Output()
-	if err != nil || string(out) != "hub-1 https://localhost:29443\n30\n" {
+	if err != nil || string(out) != "hub-1 https://localhost:"+strconv.Itoa(8443+offset)+"\n30\n" {
 		t.Errorf("read by a shell: %q, %v", out, err)
 	}
 	env, err := dev.ReadEnvironment(file)
@@ -219,7 +220,7 @@ func checkSecond(t *testing.T, o dev.Options) {
 	if d, err = dev.New(o); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Run(t.Context()); tandem.KindOf(err) != tandem.Conflict || !strings.Contains(err.Error(), "--port-offset 41000") {
+	if err := d.Run(t.Context()); tandem.KindOf(err) != tandem.Conflict || !strings.Contains(err.Error(), "--port-offset "+strconv.Itoa(o.PortOffset+20000)) {
 		t.Errorf("on the same ports: %v", err)
 	}
 }
@@ -248,8 +249,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Fatalf("never: %s", what)
 }
 
-func checkFrontDoor(t *testing.T, data string) {
-	const mqtt = "127.0.0.1:29883"
+func checkFrontDoor(t *testing.T, data, mqtt string) {
 	if got := hello(mqtt); got != "westus2" {
 		t.Errorf("leads to %q", got)
 	}
@@ -261,7 +261,7 @@ func checkFrontDoor(t *testing.T, data string) {
 	}
 }
 
-func checkKill(t *testing.T, d *dev.Dev, data string) {
+func checkKill(t *testing.T, d *dev.Dev, data, mqtt string) {
 	env := func() map[string]string {
 		values, _ := dev.ReadEnvironment(filepath.Join(data, "env"))
 		return values
@@ -280,7 +280,7 @@ func checkKill(t *testing.T, d *dev.Dev, data string) {
 		t.Error("it lives")
 	}
 	eventually(t, "the environment file knows", func() bool { return pids(env())["westus2"] == 0 })
-	eventually(t, "the front door leads to the other region", func() bool { return hello("127.0.0.1:29883") == "westcentralus" })
+	eventually(t, "the front door leads to the other region", func() bool { return hello(mqtt) == "westcentralus" })
 	if err := d.Do(dev.Command{Verb: "kill", Site: "westus2"}); tandem.KindOf(err) != tandem.Precondition {
 		t.Errorf("killed twice: %v", err)
 	}
@@ -289,17 +289,17 @@ func checkKill(t *testing.T, d *dev.Dev, data string) {
 	if err := d.Do(dev.Command{Verb: "start", Site: "westus2"}); tandem.KindOf(err) != tandem.Conflict {
 		t.Errorf("started twice: %v", err)
 	}
-	eventually(t, "it answers again", func() bool { return hello("127.0.0.1:29883") == "westus2" })
+	eventually(t, "it answers again", func() bool { return hello(mqtt) == "westus2" })
 }
 
-func checkCut(t *testing.T, d *dev.Dev) {
+func checkCut(t *testing.T, d *dev.Dev, link string) {
 	do := func(verb, site string) {
 		t.Helper()
 		if err := d.Do(dev.Command{Verb: verb, Site: site}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	conn, err := net.Dial("tcp", "127.0.71.1:28422") // the link, through its relay
+	conn, err := net.Dial("tcp", link) // the link, through its relay
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,7 +318,7 @@ func checkCut(t *testing.T, d *dev.Dev) {
 	if got := echo(200 * time.Millisecond); got != "" {
 		t.Errorf("%q came through a link that is cut", got)
 	}
-	if got := hello("127.0.71.1:28422"); got != "" {
+	if got := hello(link); got != "" {
 		t.Errorf("a new connection through the cut link says %q", got)
 	}
 	do("join", "westus2")
@@ -338,7 +338,7 @@ func checkCommands(t *testing.T, data string) {
 // TestChildrenEndWithTheirParent kills dev itself, with no chance to clean up.
 func TestChildrenEndWithTheirParent(t *testing.T) {
 	data := t.TempDir()
-	cmd := exec.Command(os.Args[0], "parent", data, "23000")
+	cmd := exec.Command(os.Args[0], "parent", data, strconv.Itoa(freeOffset(t)))
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -373,7 +373,7 @@ func parent(data, offset string) int {
 }
 
 func TestSiteThatCannotStartIsShown(t *testing.T) {
-	o := options(t, t.TempDir(), 24000)
+	o := options(t, t.TempDir(), freeOffset(t))
 	o.Program = "/bin/false"
 	d, err := dev.New(o)
 	if err != nil {
@@ -386,7 +386,7 @@ func TestSiteThatCannotStartIsShown(t *testing.T) {
 
 // TestConfigsAreValid reads what dev writes for its sites.
 func TestConfigsAreValid(t *testing.T) {
-	o := options(t, t.TempDir(), 25000)
+	o := options(t, t.TempDir(), freeOffset(t))
 	o.NoRelays = true
 	_, _, stop := running(t, o)
 	defer stop()
@@ -427,4 +427,32 @@ func alive(pid int) bool {
 	}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)) // one that was killed and not yet waited for is gone too
 	return err != nil || !strings.Contains(string(text), ") Z ")
+}
+
+// front is one of dev's doors on the front address.
+func front(o dev.Options, port int) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port+o.PortOffset))
+}
+
+// freeOffset picks a port offset at which dev's doors can be bound, below the kernel's ephemeral range.
+func freeOffset(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		if offset := 1000 + 50*rand.IntN(180); portsFree(offset) {
+			return offset
+		}
+	}
+	t.Fatal("no free ports were found")
+	return 0
+}
+
+func portsFree(offset int) bool {
+	for _, port := range []int{443, 1883, 8883, 8443, 9090} {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+offset)))
+		if err != nil {
+			return false
+		}
+		_ = l.Close()
+	}
+	return true
 }
