@@ -34,7 +34,7 @@ type hubLoop struct {
 	operation bool          // one is under way, as far as it is known
 	following tandem.Epoch
 	followed  bool          // in this life
-	since     time.Duration // Clock.Boot when following began
+	since     time.Duration // Clock.Boot when following or leading began
 	ended     tandem.Epoch  // the copy of this epoch was ended here and the claim definitely lost
 	claimed   tandem.Epoch  // claimed in this life and not led yet
 	compared  tandem.Epoch  // the peer was asked under this pen
@@ -420,6 +420,7 @@ func (h *hubLoop) lead(ctx context.Context, replica Replica) error {
 		return err
 	}
 	h.claimed, h.following = 0, 0
+	h.since = o.Clock.Boot()
 	h.stop(0)
 	h.announce()
 	o.Logger.Info("hub open", "hub", h.name(), "epoch", h.pen.Epoch, "fork", forkString(h.pen.Fork), "forced", h.pen.Forced)
@@ -445,10 +446,16 @@ func (h *hubLoop) announce() {
 // resending is how long doors have to send again what they still have of a tail, before the tail is counted.
 const resending = time.Second
 
-// resent says whether doors have had that time, and this region's copy has what they sent.
-func (h *hubLoop) resent(replica Replica) bool {
+// resent says whether doors have had that time, and this region has what they sent.
+func (h *hubLoop) resent(replica Replica, as Role) bool {
 	f := replica.Facts()
-	return h.c.o.Clock.Boot()-h.since >= resending && f.Lag.Known && (f.Lag.Records == 0 || f.Lag.Age < GateLag) && f.ViewLag < GateRecords
+	switch {
+	case h.c.o.Clock.Boot()-h.since < resending:
+		return false
+	case as == RoleFollower:
+		return f.Lag.Known && (f.Lag.Records == 0 || f.Lag.Age < GateLag) && f.ViewLag < GateRecords
+	}
+	return as == RoleHolder
 }
 
 // settleReceipts writes the receipts that the chain calls for and completes those whose tail is here; false: try again.
@@ -469,12 +476,13 @@ func (h *hubLoop) settleReceipts(ctx context.Context, replica Replica, as Role) 
 		case known.State == Complete, known.Region != o.Region:
 			continue
 		}
-		if known.Region == o.Region && as == RoleFollower && !h.resent(replica) {
+		switch {
+		case known.Region == o.Region && !h.resent(replica, as):
 			ok = false // its count would hold what is not lost; until then it is provisional
 			if rev != 0 {
 				continue
 			}
-		} else if known.Region == o.Region && as == RoleFollower {
+		case known.Region == o.Region:
 			if known, err = known.complete(ctx, replica, o.Clock.Now()); err != nil {
 				o.Logger.Warn("receipt not complete", "hub", hub.Name, "receipt", r.ID, "error", err)
 				ok = false

@@ -125,7 +125,7 @@ func (v *View) foldOther(e pairlog.Entry) error {
 			return &tandem.Error{Op: "fold a pen", Kind: tandem.Damaged, Err: err}
 		}
 		if pen.Forced {
-			f.meta.jump()
+			f.meta.jump(int64(pen.Epoch - pen.Fork.Epoch))
 		}
 	case pairlog.KindClose:
 		var last pairlog.Close

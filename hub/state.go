@@ -34,8 +34,9 @@ const (
 	stateVersion = 1
 )
 
-// JumpEvents is what a forced epoch adds to the event numbers of each partition, and JumpVersions what it adds to the
-// base of twin versions, so that numbers which a stranded tail used up are never given to something else.
+// JumpEvents is what a forced epoch adds to the event numbers of each partition, for each epoch since its fork's, and
+// JumpVersions what it adds to the base of twin versions, so that numbers which a stranded tail used up are never given
+// to something else.
 const (
 	JumpEvents   = 1 << 32
 	JumpVersions = 1 << 20
@@ -133,15 +134,16 @@ func (m *meta) telemetryDay(t time.Time, n int64) {
 
 func dayOf(t time.Time) int64 { return t.Unix() / (24 * 60 * 60) }
 
-// jump makes room for the numbers that a stranded tail may have used.
-func (m *meta) jump() {
-	m.versionBase += JumpVersions
+// jump makes room for the numbers that stranded tails may have used. It goes over as many steps as there are epochs
+// between the fork and the new one: those may each have jumped from the same place, and be stranded too.
+func (m *meta) jump(epochs int64) {
+	m.versionBase += JumpVersions * uint64(epochs)
 	for i := range m.partitions {
 		p := &m.partitions[i]
 		if p.first == p.next {
-			p.first += JumpEvents
+			p.first += JumpEvents * epochs
 		}
-		p.next += JumpEvents
+		p.next += JumpEvents * epochs
 	}
 }
 
