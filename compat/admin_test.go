@@ -35,10 +35,13 @@ func (s *system) bases(port int) []string {
 	return list
 }
 
-// call tries each address until one answers; a refusal is an answer, unless it is 503.
+// call tries each address until one answers, first the one that did so last; a refusal is an answer, unless it is 503.
 func (s *system) call(bases []string, method, path, authorization, host string, in, out any) error {
 	var last error
-	for _, base := range bases {
+	first := int(s.answered.Load())
+	for i := range bases {
+		at := (first + i) % len(bases)
+		base := bases[at]
 		var body io.Reader
 		if in != nil {
 			text, err := json.Marshal(in)
@@ -71,6 +74,9 @@ func (s *system) call(bases []string, method, path, authorization, host string, 
 				continue
 			}
 			return last
+		}
+		if len(bases) > 1 {
+			s.answered.Store(int32(at))
 		}
 		if out == nil || len(text) == 0 {
 			return nil
@@ -235,10 +241,10 @@ type move struct {
 	AcceptLoss bool   `json:"acceptLoss"`
 }
 
-// failover asks for a move and returns its operation.
+// failover asks the target for a move and returns its operation: the source may be dead, or deaf.
 func (s *system) failover(m move) (operation, error) {
 	var o operation
-	err := s.arm(http.MethodPost, "/tandem/hubs/"+s.hub()+"/failover", m, &o)
+	err := s.armAt(m.To, http.MethodPost, "/tandem/hubs/"+s.hub()+"/failover", m, &o)
 	return o, err
 }
 

@@ -140,6 +140,7 @@ func (s *system) synchronous(t *testing.T) {
 	if err := s.replicate("sync-available"); err != nil {
 		t.Fatalf("set the replication mode: %v", err)
 	}
+	time.Sleep(2 * time.Second) // until both regions have read it
 	holder, err := s.holder()
 	if err != nil {
 		t.Fatal(err)
@@ -188,6 +189,14 @@ func (s *system) faults(t *testing.T, rounds int, fault syscall.Signal, want exp
 		}
 		began := time.Now()
 		s.signal(holder, fault)
+		woken := make(chan struct{})
+		go func() {
+			defer close(woken)
+			if fault == syscall.SIGSTOP {
+				time.Sleep(10 * time.Second)
+				s.signal(holder, syscall.SIGCONT)
+			}
+		}()
 		time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
 		took := s.forced(t, move{To: other(holder), Forced: true})
 		first, err := l.awaitAck(began, 60*time.Second)
@@ -196,10 +205,8 @@ func (s *system) faults(t *testing.T, rounds int, fault syscall.Signal, want exp
 		}
 		t.Logf("round %d: %v to %s; command to done %v, fault to first acknowledgement %v", round+1, fault, holder,
 			took.Round(time.Millisecond), first.Round(time.Millisecond))
-		if fault == syscall.SIGSTOP {
-			time.Sleep(time.Until(began.Add(10 * time.Second)))
-			s.signal(holder, syscall.SIGCONT)
-		} else {
+		<-woken
+		if fault == syscall.SIGKILL {
 			time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond)
 			s.start(holder)
 		}

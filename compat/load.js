@@ -7,7 +7,8 @@
 // "sdk" devices use azure-iot-device-mqtt as an application would, "raw" ones mqtt alone. Both are unmodified; we only listen.
 //
 // Lines: {e, d: device, n: message, t: milliseconds, err}. e is connected, drop (a connection ended that we did not end),
-// sent, acked, failed (the client gave the message up), ready (all are connected), paused (nothing is unanswered), end.
+// sent (the application did), wire (the client wrote a PUBLISH; clients do that again after a drop or a time-out), acked,
+// failed (the client gave the message up), ready (all are connected), paused (nothing is unanswered), end.
 // Time is monotonic, with the wall clock's value at the start. Standard input's end stops everything.
 
 const crypto = require('crypto');
@@ -36,6 +37,23 @@ function token(resource, key) {
   const sig = crypto.createHmac('sha256', Buffer.from(key, 'base64')).update(sr + '\n' + se).digest('base64');
   return `SharedAccessSignature sr=${sr}&sig=${encodeURIComponent(sig)}&se=${se}`;
 }
+
+// Both clients stand on mqtt, each on a version of its own. Its connections tell what they write.
+function watch(mqtt) {
+  const connect = mqtt.connect;
+  mqtt.connect = function (...args) {
+    const connection = connect.apply(this, args);
+    connection.on('packetsend', (packet) => {
+      if (packet.cmd !== 'publish') return;
+      const { device, n } = JSON.parse(packet.payload);
+      log('wire', device, n);
+    });
+    return connection;
+  };
+  return mqtt;
+}
+const mqtt = watch({ connect: require('mqtt').connect });
+watch(require(require.resolve('mqtt', { paths: [require.resolve('azure-iot-mqtt-base')] })));
 
 class Device {
   constructor(setup, device) {
@@ -88,13 +106,13 @@ class SDK extends Device {
 
 class Raw extends Device {
   connect(up) {
-    const mqtt = require('mqtt');
     const { host, port, hostName } = this.setup;
     let first = true;
     this.client = mqtt.connect({
       protocol: 'mqtts', host, port, servername: host, protocolVersion: 4, clientId: this.id, clean: false, keepalive: 30,
       username: `${hostName}/${this.id}/?api-version=2021-04-12`, password: token(`${hostName}/devices/${this.id}`, this.key),
       reconnectPeriod: 250, connectTimeout: 5000,
+      reconnectOnConnackError: true, // without it this version gives up for ever when it is told "server unavailable"
     });
     this.client.on('connect', () => {
       log('connected', this.id);

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -116,7 +117,38 @@ func (l *load) pause() {
 	l.t.Helper()
 	from := len(l.journal())
 	l.order("pause")
-	l.await("paused", from, 90*time.Second)
+	for began := time.Now(); time.Since(began) < 90*time.Second; time.Sleep(10 * time.Millisecond) {
+		if slices.ContainsFunc(l.journal()[from:], func(v line) bool { return v.E == "paused" }) {
+			return
+		}
+	}
+	l.t.Fatalf("after 90 s there are messages without an answer:\n%s", strings.Join(l.unanswered(), "\n"))
+}
+
+// unanswered tells the stories of messages that wait, some for each device.
+func (l *load) unanswered() (stories []string) {
+	about := map[message][]string{}
+	drops := map[string][]string{}
+	for _, v := range l.journal() {
+		at := time.UnixMicro(int64(v.T * 1e3)).Format("15:04:05.000")
+		m := message{v.D, v.N}
+		switch v.E {
+		case "acked", "failed":
+			delete(about, m)
+		case "sent", "wire":
+			about[m] = append(about[m], v.E+" "+at)
+		case "drop", "connected", "error", "refused":
+			drops[v.D] = append(drops[v.D], v.E+" "+v.Err+" "+at)
+		}
+	}
+	shown := map[string]int{}
+	for m, story := range about {
+		if shown[m.device]++; shown[m.device] <= 2 {
+			stories = append(stories, fmt.Sprintf("%v: %v; its connections: %q", m, story, drops[m.device]))
+		}
+	}
+	slices.Sort(stories)
+	return append(stories, fmt.Sprint(len(about), " in all"))
 }
 
 func (l *load) stop() {
@@ -146,7 +178,7 @@ func (l *load) await(e string, from int, limit time.Duration) {
 	}
 	var last []line
 	for _, v := range l.journal() {
-		if v.E != "sent" && v.E != "acked" {
+		if v.E != "sent" && v.E != "acked" && v.E != "wire" {
 			last = append(last, v)
 		}
 	}

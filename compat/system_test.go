@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -41,6 +42,8 @@ type system struct {
 	cmd    *exec.Cmd
 	ended  chan struct{}
 	http   *http.Client
+	// answered is the index of the address that answered last.
+	answered atomic.Int32
 }
 
 type lockedBuffer struct {
@@ -108,6 +111,8 @@ func startSystem(t *testing.T) *system {
 	s.http = &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: pool}, MaxIdleConnsPerHost: 4,
 		DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+		// A region that is stopped still accepts connections: the next address is tried soon.
+		ResponseHeaderTimeout: 3 * time.Second,
 	}}
 	return s
 }
@@ -167,10 +172,11 @@ func (s *system) signal(region string, sig syscall.Signal) {
 	s.t.Helper()
 	pid := s.pid(region)
 	if pid == 0 {
-		s.t.Fatalf("TANDEM_REGION_PIDS does not name %s: %q", region, s.env()["TANDEM_REGION_PIDS"])
+		s.t.Errorf("TANDEM_REGION_PIDS does not name %s: %q", region, s.env()["TANDEM_REGION_PIDS"])
+		return
 	}
 	if err := syscall.Kill(pid, sig); err != nil {
-		s.t.Fatalf("signal %v to %s (%d): %v", sig, region, pid, err)
+		s.t.Errorf("signal %v to %s (%d): %v", sig, region, pid, err)
 	}
 }
 
