@@ -282,6 +282,7 @@ func (t *tandem) replicate(mode string) error {
 	if err := t.arm(http.MethodPut, t.hubPath(), hub, nil); err != nil {
 		return err
 	}
+	time.Sleep(2 * time.Second) // until both regions have read it
 	// A new epoch begins with the mode: there and back again, so that the holder stays the same.
 	holder, err := t.holder()
 	if err != nil {
