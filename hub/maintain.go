@@ -109,7 +109,8 @@ func (r *Replica) snapshot(ctx context.Context) {
 	left.records, left.state, left.log = left.records-g.records, left.state-g.state, left.log-g.log
 	left.changed = left.changed && left.records > 0
 	r.keep.mu.Unlock()
-	r.o.Logger.Debug("snapshot taken", "hub", r.o.Info.Name, "number", info.Fork.Number, "bytes", info.Bytes, "took", r.o.Clock.Boot()-now)
+	r.o.Logger.Debug("snapshot taken", "hub", r.o.Info.Name, "number", info.Fork.Number, "bytes", info.Bytes,
+		"took", r.o.Clock.Boot()-now)
 }
 
 // dropSnapshots removes those that nothing needs.

@@ -102,12 +102,13 @@ func (r *Replica) serveSnapshots() (stops []func(), err error) {
 	for verb, handle := range map[string]func(context.Context, []byte) ([]byte, error){
 		"snapshots": r.giveSnapshots, "reseed": r.giveReseed, "chunk": r.giveChunk,
 	} {
-		stop, err := r.o.Link.Serve(hubSubject(r.o.Info.ID, verb), func(ctx context.Context, from tandem.RegionName, data []byte) ([]byte, error) {
+		answer := func(ctx context.Context, from tandem.RegionName, data []byte) ([]byte, error) {
 			if from != r.o.Peer {
 				return nil, &tandem.Error{Op: "give a snapshot", Kind: tandem.Forbidden, On: string(from)}
 			}
 			return handle(ctx, data)
-		})
+		}
+		stop, err := r.o.Link.Serve(hubSubject(r.o.Info.ID, verb), answer)
 		if err != nil {
 			return stops, err
 		}
@@ -135,7 +136,8 @@ func (r *Replica) giveReseed(_ context.Context, data []byte) ([]byte, error) {
 	info, ok := r.snapshotFrom(pen, q.AtLeast)
 	if !ok {
 		r.offer.want()
-		return nil, &tandem.Error{Op: "give a snapshot", Kind: tandem.Unavailable, On: string(r.o.Info.Name), Hint: "it is being taken; ask again"}
+		return nil, &tandem.Error{Op: "give a snapshot", Kind: tandem.Unavailable, On: string(r.o.Info.Name),
+			Hint: "it is being taken; ask again"}
 	}
 	r.offer.hold(info.Fork.Number, r.o.Clock.Boot(), r.o.Upkeep.ReseedHold)
 	entries, err := os.ReadDir(filepath.Join(r.view.snapshots(), info.name()))

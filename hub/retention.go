@@ -205,7 +205,8 @@ func (r *Replica) obeyTrim(ctx context.Context, pen pairlog.Pen) {
 		return
 	}
 	r.keep.trim.obeyed = upTo
-	r.o.Logger.Debug("log trimmed", "hub", r.o.Info.Name, "number", upTo, "begins", r.log.Begins().Number, "took", r.o.Clock.Boot()-start)
+	r.o.Logger.Debug("log trimmed", "hub", r.o.Info.Name, "number", upTo, "begins", r.log.Begins().Number,
+		"took", r.o.Clock.Boot()-start)
 }
 
 // How much of the log goes at once: an engine does not append while it removes.

@@ -75,7 +75,9 @@ func (c *Command) urgent() bool {
 		return c.IfMatch != ""
 	case OpBulk:
 		changes, err := DecodeBulk(c.Body)
-		return err == nil && !slices.ContainsFunc(changes, func(d DeviceChange) bool { return d.Op != OpDeviceUpdate && d.Op != OpDeviceDelete })
+		return err == nil && !slices.ContainsFunc(changes, func(d DeviceChange) bool {
+			return d.Op != OpDeviceUpdate && d.Op != OpDeviceDelete
+		})
 	}
 	return false
 }
