@@ -140,10 +140,15 @@ type Request struct {
 	In     any
 	Out    any
 	Each   func(line []byte) error // in place of Out: the answer is JSON lines, given to it one by one
+	Twice  bool                    // asking twice is no harm, as with every GET
 }
 
-// Do calls management. When a region cannot be reached the next one is asked, and so it is when one answers that it is
-// not ready, unless the call might then happen twice. It returns the answer's header.
+func (r *Request) twice() bool {
+	return r.Twice || r.Method == http.MethodGet
+}
+
+// Do calls management. When a region cannot be reached the next one is asked. So it is when one answers that it is not
+// ready, or not within a few seconds, unless the call might then happen twice. It returns the answer's header.
 func (c *Client) Do(ctx context.Context, r Request) (http.Header, error) {
 	header := map[string]string{"Authorization": "Bearer " + c.target.Token}
 	for k, v := range r.Header {
@@ -153,22 +158,32 @@ func (c *Client) Do(ctx context.Context, r Request) (http.Header, error) {
 	return c.try(ctx, c.target.URLs, &c.alive, r)
 }
 
+// patience is how long one region is waited for while another may be asked.
+const patience = 4 * time.Second
+
 func (c *Client) try(ctx context.Context, bases []string, alive *atomic.Int32, r Request) (http.Header, error) {
 	first := int(alive.Load())
 	var lastErr error
 	for i := range bases {
 		at := (first + i) % len(bases)
-		response, err := c.send(ctx, bases[at], r)
+		attempt, cancel := ctx, context.CancelFunc(func() {})
+		if r.twice() && r.Each == nil && i+1 < len(bases) { // a region that is cut off thinks for long before it says so
+			attempt, cancel = context.WithTimeout(ctx, patience)
+		}
+		response, err := c.send(attempt, bases[at], r)
 		if err != nil {
+			cancel()
 			lastErr = &tandem.Error{Op: r.Op, Kind: tandem.Unavailable, On: bases[at], Err: plain(err),
 				Hint: "is Tandem running there? `tandem dev` starts one here"}
-			if ctx.Err() != nil || !(r.Method == http.MethodGet || notSent(err)) {
+			if ctx.Err() != nil || !(r.twice() || notSent(err)) {
 				return nil, lastErr
 			}
 			continue
 		}
 		header, err := finish(ctx, response, r)
-		if err != nil && response.StatusCode == http.StatusServiceUnavailable && r.Method == http.MethodGet && i+1 < len(bases) {
+		cancel()
+		if err != nil && (attempt.Err() != nil || response.StatusCode == http.StatusServiceUnavailable) && ctx.Err() == nil &&
+			r.twice() && i+1 < len(bases) {
 			lastErr = err
 			continue
 		}

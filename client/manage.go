@@ -185,7 +185,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // Keys returns a hub's shared access policies with their keys.
 func (c *Client) Keys(ctx context.Context, name string) ([]Key, error) {
 	var page struct{ Value []Key }
-	_, err := c.Do(ctx, Request{Op: "list the keys", Method: http.MethodPost, Path: c.hubPath(name) + "/listkeys" + armVersion, Out: &page})
+	_, err := c.Do(ctx, Request{Op: "list the keys", Method: http.MethodPost, Path: c.hubPath(name) + "/listkeys" + armVersion, Out: &page, Twice: true})
 	return page.Value, err
 }
 

@@ -59,7 +59,8 @@ func (c *Client) Failover(ctx context.Context, hub string, m Move) (Operation, j
 	const op = "fail over"
 	var raw json.RawMessage
 	var o Operation
-	_, err := c.Do(ctx, Request{Op: op, Method: http.MethodPost, Path: "/tandem/hubs/" + url.PathEscape(hub) + "/failover", In: m, Out: &raw})
+	_, err := c.Do(ctx, Request{Op: op, Method: http.MethodPost, Path: "/tandem/hubs/" + url.PathEscape(hub) + "/failover", In: m, Out: &raw,
+		Twice: true}) // the second is told that one is under way
 	if err != nil {
 		return o, nil, err
 	}

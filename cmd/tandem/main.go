@@ -48,6 +48,8 @@ const defaultEnvFile = ".tandem/env"
 // errUsage marks errors of the command line itself.
 type errUsage struct{ error }
 
+func (e errUsage) Unwrap() error { return e.error }
+
 func run(args []string, in *os.File, out, errs io.Writer) int {
 	a := &app{words: chooseWords(args, os.Getenv), in: in, out: out, err: errs}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

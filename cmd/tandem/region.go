@@ -78,14 +78,14 @@ func (a *app) regionStatus() *cobra.Command {
 
 // regionsPage tells of each region what it has and how it is.
 func (a *app) regionsPage(w io.Writer, regions []client.Region) {
-	var dark, hub string
+	var dark, hub string // a region that is dark with a hub that it holds; else any hub
 	for i, r := range regions {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
 		headline := a.say("region.alive", display(r.Name), r.Name)
 		if !r.Alive {
-			headline, dark = a.say("region.dark", display(r.Name), r.Name), display(r.Name)
+			headline = a.say("region.dark", display(r.Name), r.Name)
 		}
 		p := a.page(w, headline)
 		p.line(a.say("label.hubs"), dash(strings.Join(r.Hubs, ", ")))
@@ -98,7 +98,10 @@ func (a *app) regionsPage(w io.Writer, regions []client.Region) {
 			}
 			p.line(a.say("label.node", n.Name), state)
 		}
-		if len(r.Hubs) > 0 && (hub == "" || !r.Alive) {
+		switch {
+		case len(r.Hubs) > 0 && !r.Alive:
+			dark, hub = display(r.Name), r.Hubs[0]
+		case len(r.Hubs) > 0 && hub == "":
 			hub = r.Hubs[0]
 		}
 	}
@@ -184,16 +187,16 @@ func (a *app) copiesPage(w io.Writer, hub string, sides []client.Side) {
 }
 
 func (a *app) afterCopies(p page, hub string, sides []client.Side) {
-	for i, s := range sides {
-		if len(sides) == 2 && s.Known && s.Role == "holder" {
-			p.next([2]string{"tandem hub failover " + hub + " --dry-run", a.say("next.forecast", display(sides[1-i].Region))})
-			return
-		}
+	if len(sides) != 2 {
+		return
 	}
-	for _, s := range sides {
-		if !s.Known {
-			p.next([2]string{"tandem hub failover " + hub + " --forced --dry-run", a.say("next.forcedforecast", display(s.Region))})
-			return
+	for i, s := range sides {
+		other := sides[1-i]
+		switch {
+		case s.Role == "holder" && other.Known:
+			p.next([2]string{"tandem hub failover " + hub + " --dry-run", a.say("next.forecast", display(other.Region))})
+		case s.Known && s.Role != "holder" && !other.Known:
+			p.next([2]string{"tandem hub failover " + hub + " --forced --dry-run", a.say("next.forcedforecast", display(other.Region))})
 		}
 	}
 }

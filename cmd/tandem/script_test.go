@@ -79,8 +79,8 @@ func newFake() *fake {
 	mux.HandleFunc("GET /tandem/receipts/{id}/items", f.admin(items))
 	mux.HandleFunc("GET /tandem/operations/{id}", f.admin(f.operation))
 	mux.HandleFunc("GET /tandem/regions", f.admin(func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, 200, `{"value":[{"name":"westus2","alive":true,"hubs":["hub-1"],"directory":"ok"},
-			{"name":"westcentralus","alive":false,"lagItems":12,"lagSeconds":0.5,"oneMoreLossStops":true}]}`)
+		answer(w, 200, `{"value":[{"name":"westus2","alive":true,"hubs":[],"directory":"ok"},
+			{"name":"westcentralus","alive":false,"hubs":["hub-1"],"lagItems":12,"lagSeconds":0.5,"oneMoreLossStops":true}]}`)
 	}))
 	mux.HandleFunc("POST /devices", f.service(f.bulk))
 	mux.HandleFunc("PUT /devices/{id}", f.service(f.putDevice))
