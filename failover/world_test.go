@@ -87,6 +87,8 @@ func newWorld(t *testing.T, mode pairlog.Mode) *world {
 		disks: map[tandem.RegionName]*disk{}, nodes: map[tandem.RegionName]*node{}}
 	for _, r := range []tandem.RegionName{west, east} {
 		w.disks[r] = &disk{tails: map[tandem.Epoch][]rec{}, ended: map[tandem.Epoch]bool{}}
+	}
+	for _, r := range []tandem.RegionName{west, east} {
 		w.boot(r)
 	}
 	copied := make(chan struct{})
