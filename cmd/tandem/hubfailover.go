@@ -17,10 +17,11 @@ import (
 func (a *app) hubFailover() *cobra.Command {
 	var m client.Move
 	var yes, noWait, dryRun bool
-	c := a.command("hub.failover", "failover HUB", cobra.ExactArgs(1), `  tandem hub failover hub-1                   # planned: nothing is lost; run it again to fail back
-  tandem hub failover hub-1 --dry-run         # what it would cost now
-  tandem hub failover hub-1 --forced --yes    # its region is dark
-  tandem hub failover hub-1 --forced --accept-loss --yes   # and the copy was out of sync (sync modes)`,
+	c := a.command("hub.failover", "failover HUB", cobra.ExactArgs(1), examples(
+		"tandem hub failover hub-1", a.say("example.planned"),
+		"tandem hub failover hub-1 --dry-run", a.say("example.dryrun"),
+		"tandem hub failover hub-1 --forced --yes", a.say("example.forced"),
+		"tandem hub failover hub-1 --forced --accept-loss --yes", a.say("example.acceptloss")),
 		func(c *cobra.Command, args []string) error {
 			if m.AcceptLoss && !m.Forced {
 				return errUsage{errors.New(a.say("hub.failover.acceptforced"))}

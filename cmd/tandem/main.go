@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -157,6 +158,17 @@ func (a *app) command(key, use string, args cobra.PositionalArgs, example string
 		c.ValidArgsFunction = a.completeHubs
 	}
 	return c
+}
+
+// examples are commands, each followed by what it does, in two columns.
+func examples(pairs ...string) string {
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		row(w, "  "+pairs[i], "# "+pairs[i+1])
+	}
+	_ = w.Flush()
+	return strings.TrimSuffix(text.String(), "\n")
 }
 
 // group makes a command that only has others under it.

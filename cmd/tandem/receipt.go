@@ -20,10 +20,11 @@ import (
 func (a *app) failoverReceipt() *cobra.Command {
 	var gone, yes, items bool
 	var hub string
-	c := a.command("failover.receipt", "receipt [RECEIPT]", cobra.MaximumNArgs(1), `  tandem failover receipt --hub hub-1            # list them
-  tandem failover receipt 3f0c…-e4               # what one failover left behind
-  tandem failover receipt 3f0c…-e4 --items       # item by item
-  tandem failover receipt 3f0c…-e4 --declare-gone  # the old region never comes back`, func(c *cobra.Command, args []string) error {
+	c := a.command("failover.receipt", "receipt [RECEIPT]", cobra.MaximumNArgs(1), examples(
+		"tandem failover receipt --hub hub-1", a.say("example.receipts"),
+		"tandem failover receipt 3f0c…-e4", a.say("example.receipt"),
+		"tandem failover receipt 3f0c…-e4 --items", a.say("next.items"),
+		"tandem failover receipt 3f0c…-e4 --declare-gone", a.say("example.gone")), func(c *cobra.Command, args []string) error {
 		if len(args) == 0 && hub == "" {
 			return errUsage{errNeedsReceipt}
 		}

@@ -55,8 +55,9 @@ func (a *app) yesNo(b bool) string {
 }
 
 func (a *app) regionStatus() *cobra.Command {
-	return a.command("region.status", "status [HUB]", cobra.MaximumNArgs(1), `  tandem region status
-  tandem region status hub-1    # both regions' copies of one hub`, func(c *cobra.Command, args []string) error {
+	return a.command("region.status", "status [HUB]", cobra.MaximumNArgs(1), examples(
+		"tandem region status", a.say("example.regions"),
+		"tandem region status hub-1", a.say("example.copies")), func(c *cobra.Command, args []string) error {
 		t, err := a.connect()
 		if err != nil {
 			return err

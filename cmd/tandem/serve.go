@@ -60,8 +60,10 @@ func (a *app) node(key, use, example string, run func(context.Context, region.Co
 	c.Flags().StringVar(&data, "data", "", a.say("flag.data"))
 	c.Flags().StringVar(&listen, "listen", "", a.say("flag.listen"))
 	c.Flags().StringVar(&level, "log-level", "info", a.say("flag.loglevel"))
-	c.Flags().StringVar(&limits, "failover-limits", "azure", a.say("flag.limits"))
-	c.Flags().DurationVar(&lease, "lease", 3*time.Second, a.say("flag.lease"))
+	if use == "serve" {
+		c.Flags().StringVar(&limits, "failover-limits", "azure", a.say("flag.limits"))
+		c.Flags().DurationVar(&lease, "lease", 3*time.Second, a.say("flag.lease"))
+	}
 	c.Flags().BoolVar(&withParent, "end-with-parent", false, "")
 	_ = c.Flags().MarkHidden("end-with-parent")
 	_ = c.MarkFlagRequired("config")
