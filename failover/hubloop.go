@@ -37,6 +37,7 @@ type hubLoop struct {
 	since     time.Duration // Clock.Boot when following or leading began
 	ended     tandem.Epoch  // the copy of this epoch was ended here and the claim definitely lost
 	claimed   tandem.Epoch  // claimed in this life and not led yet
+	mode      pairlog.Mode  // the hub was opened with
 	compared  tandem.Epoch  // the peer was asked under this pen
 	peerEnd   *pairlog.Fork
 	acked     directory.Acked
@@ -44,7 +45,8 @@ type hubLoop struct {
 	refused   string
 	receipts  tandem.Epoch // looked after under this pen
 	retry     time.Duration
-	heard     pairlog.Lag // of the source, when the copy was ended for a claim
+	notBefore time.Duration // Clock.Boot of the next attempt to reopen
+	heard     pairlog.Lag   // of the source, when the copy was ended for a claim
 }
 
 func newHubLoop(c *Controller, hub Hub) *hubLoop {
@@ -183,6 +185,9 @@ func (h *hubLoop) settle(ctx context.Context, replica Replica) time.Duration {
 		switch s := step.(type) {
 		case Stay:
 			h.refused, h.retry = "", 0
+			if s.As == RoleHolder && h.remode(replica) {
+				return poll
+			}
 			if h.read != 0 && h.receipts < h.pen.Epoch && h.settleReceipts(ctx, replica, s.As) {
 				h.receipts = h.pen.Epoch
 			}
@@ -200,12 +205,19 @@ func (h *hubLoop) settle(ctx context.Context, replica Replica) time.Duration {
 			}
 			continue
 		}
+		if _, claims := step.(Reopen); claims && h.c.o.Clock.Boot() < h.notBefore {
+			return max(h.notBefore-h.c.o.Clock.Boot(), time.Millisecond) // each attempt takes an epoch, and wakes this loop
+		}
+		if _, claims := step.(Reopen); claims && h.leaving(ctx) {
+			return poll // a claim here would void the one that the target is about to make
+		}
 		if err := h.do(ctx, replica, step); err != nil {
 			if ctx.Err() == nil {
 				h.c.o.Logger.Warn("step failed", "hub", h.name(), "step", step.String(), "error", err)
 			}
 			h.changed()
 			h.retry = min(max(2*h.retry, poll), time.Second)
+			h.notBefore = h.c.o.Clock.Boot() + h.retry
 			return h.retry
 		}
 		if _, ok := step.(Refuse); ok {
@@ -213,6 +225,27 @@ func (h *hubLoop) settle(ctx context.Context, replica Replica) time.Duration {
 		}
 	}
 	return poll
+}
+
+// remode puts the pen down when the hub's replication is no longer the one it was opened with: the next epoch has the
+// new one. Commands wait in their doors meanwhile.
+func (h *hubLoop) remode(replica Replica) bool {
+	wanted := h.info().Mode
+	if h.mode == wanted || h.operation {
+		return false
+	}
+	h.c.o.Logger.Info("replication changed", "hub", h.name(), "from", h.mode, "to", wanted)
+	h.act.Lock()
+	defer h.act.Unlock()
+	replica.Fence()
+	return true
+}
+
+// leaving reports whether a forced failover is taking the pen away from this region: then it is the target's to claim.
+// When nobody drives that any more, this region ends it itself and goes on.
+func (h *hubLoop) leaving(ctx context.Context) bool {
+	o, busy, err := operation.UnderWay(ctx, h.c.o.Directory, h.info().ID)
+	return err != nil || busy && o.Kind == operation.Forced && o.From == h.c.o.Region && o.Epoch == h.pen.Epoch
 }
 
 func (h *hubLoop) returning() Return {
@@ -414,12 +447,13 @@ func (h *hubLoop) lead(ctx context.Context, replica Replica) error {
 		}
 		h.pen.State, h.rev = pairlog.PenOpen, rev
 	}
-	if err := replica.Lead(ctx, h.pen, term.Context(), h.info().Mode, term.Valid); err != nil {
+	mode := h.info().Mode
+	if err := replica.Lead(ctx, h.pen, term.Context(), mode, term.Valid); err != nil {
 		h.claimed = 0
 		h.changed()
 		return err
 	}
-	h.claimed, h.following = 0, 0
+	h.claimed, h.following, h.mode = 0, 0, mode
 	h.since = o.Clock.Boot()
 	h.stop(0)
 	h.announce()
@@ -462,7 +496,17 @@ func (h *hubLoop) resent(replica Replica, as Role) bool {
 func (h *hubLoop) settleReceipts(ctx context.Context, replica Replica, as Role) bool {
 	hub, o := h.info(), &h.c.o
 	ok := true
-	for _, r := range owed(h.pen, hub) {
+	wanted := owed(h.pen, hub)
+	all, err := ListReceipts(ctx, o.Directory, hub.ID)
+	if err != nil {
+		return false
+	}
+	for _, r := range all { // a later claim may have gone on from before the one that left this tail
+		if r.State == Provisional && r.Region == o.Region && !slices.ContainsFunc(wanted, func(w Receipt) bool { return w.ID == r.ID }) {
+			wanted = append(wanted, r)
+		}
+	}
+	for _, r := range wanted {
 		known, rev, err := loadReceipt(ctx, o.Directory, r.ID)
 		switch {
 		case errors.Is(err, ErrNoReceipt):

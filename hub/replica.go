@@ -413,6 +413,11 @@ func (r *Replica) Lead(ctx context.Context, pen pairlog.Pen, term context.Contex
 	r.change.Lock()
 	defer r.change.Unlock()
 	r.halt(RoleFenced)
+	if len(pen.Forks) > 0 { // a sync mode may have hidden what the claim goes on from
+		if err := r.log.Adopt(ctx, pen.Forks); err != nil {
+			return err
+		}
+	}
 	if err := r.foldTo(ctx, pen.Fork.Number); err != nil {
 		return err
 	}

@@ -19,10 +19,10 @@ type resent struct {
 // sentAgain finds the commands of a tail that the log has, from the fork on. A door sends the oldest first, so looking
 // ends once each door that was heard of since has gone past its last number in the tail.
 func (r *Replica) sentAgain(ctx context.Context, tail func(fn func(pairlog.Record) error) error) (again, error) {
-	doors, fork := again{}, uint64(0)
+	doors, fork := again{}, pairlog.Fork{}
 	err := tail(func(rec pairlog.Record) error {
-		if fork == 0 {
-			fork = rec.Header.Number - 1
+		if len(doors) == 0 {
+			fork = lastInChain(r.log.Branches(), pairlog.Fork{Epoch: rec.Header.Epoch, Number: rec.Header.Number})
 		}
 		return eachDoor(&rec, func(e DoorEntry) {
 			if e.Count == 0 {
@@ -45,7 +45,7 @@ func (r *Replica) sentAgain(ctx context.Context, tail func(fn func(pairlog.Recor
 			looked[id] = min(applied, d.last)
 		}
 	}
-	for at := fork; len(looked) > 0; {
+	for at := fork.Number; len(looked) > 0; {
 		next, err := r.log.Read(ctx, at, 4<<20, func(rec pairlog.Record) error {
 			return eachDoor(&rec, func(e DoorEntry) {
 				if until, wanted := looked[e.Door]; wanted {

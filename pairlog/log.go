@@ -367,6 +367,9 @@ func (l *Log) adopt(ctx context.Context, b []Branch) error {
 		l.visible = min(l.visible, lay.end.Number)
 		l.see()
 	}
+	if n := len(b); n > 0 { // a claim goes on from here: it is part of the log, whoever has a copy
+		l.visible = max(l.visible, min(b[n-1].Fork.Number, lay.end.Number))
+	}
 	l.wake()
 	return nil
 }
