@@ -37,7 +37,7 @@ type hubLoop struct {
 	since     time.Duration // Clock.Boot when following or leading began
 	ended     tandem.Epoch  // the copy of this epoch was ended here and the claim definitely lost
 	claimed   tandem.Epoch  // claimed in this life and not led yet
-	mode      pairlog.Mode  // the hub was opened with
+	mode      pairlog.Mode  // with which the pen was claimed
 	compared  tandem.Epoch  // the peer was asked under this pen
 	peerEnd   *pairlog.Fork
 	acked     directory.Acked
@@ -408,7 +408,7 @@ func (h *hubLoop) claimWith(ctx context.Context, s Claim, forced bool, set pairl
 			return err
 		}
 		h.sawPen(pen, rev)
-		h.read, h.claimed, h.ended = max(o.Clock.Boot(), 1), pen.Epoch, 0
+		h.read, h.claimed, h.ended, h.mode = max(o.Clock.Boot(), 1), pen.Epoch, 0, hub.Mode
 		return nil
 	}
 }
@@ -447,13 +447,12 @@ func (h *hubLoop) lead(ctx context.Context, replica Replica) error {
 		}
 		h.pen.State, h.rev = pairlog.PenOpen, rev
 	}
-	mode := h.info().Mode
-	if err := replica.Lead(ctx, h.pen, term.Context(), mode, term.Valid); err != nil {
+	if err := replica.Lead(ctx, h.pen, term.Context(), h.mode, term.Valid); err != nil {
 		h.claimed = 0
 		h.changed()
 		return err
 	}
-	h.claimed, h.following, h.mode = 0, 0, mode
+	h.claimed, h.following = 0, 0
 	h.since = o.Clock.Boot()
 	h.stop(0)
 	h.announce()
