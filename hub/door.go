@@ -32,12 +32,13 @@ type Door struct {
 
 	sessions sessions
 
-	mu     sync.Mutex
-	ring   ring
-	to     route
-	freed  chan struct{} // closed when the ring has room again
-	slab   []byte        // commands' bytes are copied here
-	closed bool          // nobody is answered any more
+	mu      sync.Mutex
+	ring    ring
+	to      route
+	freed   chan struct{} // closed when the ring may have room again
+	blocked int           // how many wait for that, at most
+	slab    []byte        // commands' bytes are copied here
+	closed  bool          // nobody is answered any more
 
 	told    []told // scratch of the goroutine that has resolve
 	flushed map[Waiter]struct{}
@@ -94,6 +95,7 @@ func (d *Door) Submit(ctx context.Context, c *Command, w Waiter, tag uint64) err
 	d.mu.Lock()
 	for !d.closed && !d.ring.makeRoom(len(c.Body)) {
 		freed := d.freed
+		d.blocked++
 		d.mu.Unlock()
 		if err := d.waitRoom(ctx, freed); err != nil {
 			return err
@@ -371,12 +373,19 @@ func (d *Door) tell() {
 	clear(d.flushed)
 }
 
-// release drops what is answered and durable in this region's copy, and lets waiting callers in.
+// release drops what is decided and durable in this region's copy, and lets waiting callers look for room: what is only
+// decided goes when it is needed. Called with mu held.
 func (d *Door) release(acked uint64) {
-	if d.ring.release(acked) {
-		close(d.freed)
-		d.freed = make(chan struct{})
+	d.ring.release(acked)
+	if d.blocked > 0 && (d.ring.base < d.ring.decided || d.ring.room(0)) {
+		d.unblock()
 	}
+}
+
+// unblock wakes those who wait for room. Called with mu held.
+func (d *Door) unblock() {
+	close(d.freed)
+	d.freed, d.blocked = make(chan struct{}), 0
 }
 
 // listen lets the holder in the other region answer this door, until the stops are called.
@@ -500,8 +509,7 @@ func (d *Door) close() {
 		d.note(d.ring.at(n), Outcome{Err: ErrMoving})
 	}
 	d.ring = newRing()
-	close(d.freed)
-	d.freed = make(chan struct{})
+	d.unblock()
 	d.mu.Unlock()
 	d.tell()
 	d.sessions.endAll(ErrMoving)

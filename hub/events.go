@@ -21,6 +21,7 @@ type EventReader struct {
 	number    int64        // skip smaller ones
 	time      time.Time    // skip older ones
 	done      pairlog.Fork // the last record that was read; without its hash at the beginning
+	shown     pairlog.Fork // the last record of which events were given out, or are in entries
 	pending   []pairlog.Record
 	entries   []Event // of the record being given out
 }
@@ -44,6 +45,7 @@ func (r *EventReader) Poll(ctx context.Context) (Event, bool, error) {
 	if err := r.readable(); err != nil {
 		return Event{}, false, err
 	}
+	r.followChain()
 	for {
 		if len(r.entries) > 0 {
 			event := r.entries[0]
@@ -53,6 +55,7 @@ func (r *EventReader) Poll(ctx context.Context) (Event, bool, error) {
 		if len(r.pending) > 0 {
 			rec := r.pending[0]
 			r.pending = r.pending[1:]
+			r.shown = forkOf(&rec)
 			if err := r.decode(&rec); err != nil {
 				return Event{}, false, err
 			}
@@ -60,6 +63,7 @@ func (r *EventReader) Poll(ctx context.Context) (Event, bool, error) {
 		}
 		switch err := r.read(ctx); {
 		case errors.Is(err, errOtherChain):
+			r.followChain()
 			continue
 		case err != nil:
 			return Event{}, false, err
@@ -72,12 +76,24 @@ func (r *EventReader) Poll(ctx context.Context) (Event, bool, error) {
 // errOtherChain: the log goes on from an earlier record than the last one that was read.
 var errOtherChain = errors.New("the log goes on otherwise")
 
-// read fetches the next records. After a forced failover the log goes on from an earlier record than this reader may have
-// reached: it goes back there, or it would miss what the new epoch wrote under the same record numbers.
-func (r *EventReader) read(ctx context.Context) error {
-	if branches := r.log.Branches(); !inChain(branches, r.done) {
-		r.done = lastInChain(branches, r.done)
+// followChain gives up what is not part of the log any more. After a forced failover it goes on from an earlier record
+// than this reader may have reached: the reader goes back there, or it would miss what the new epoch wrote under the same
+// record numbers. What it has not given out yet of a tail is never given out.
+func (r *EventReader) followChain() {
+	branches := r.log.Branches()
+	if inChain(branches, r.done) {
+		return
 	}
+	r.pending = nil
+	if !inChain(branches, r.shown) {
+		r.entries, r.shown = nil, lastInChain(branches, r.shown)
+	}
+	r.done = r.shown
+}
+
+// read fetches the next records.
+func (r *EventReader) read(ctx context.Context) error {
+	r.followChain()
 	_, err := r.log.Read(ctx, r.done.Number, eventReadBytes, func(rec pairlog.Record) error {
 		if r.done.Hash != (pairlog.Hash{}) && rec.Header.Prev != r.done.Hash {
 			if inChain(r.log.Branches(), r.done) {
@@ -86,7 +102,7 @@ func (r *EventReader) read(ctx context.Context) error {
 			return errOtherChain
 		}
 		r.pending = append(r.pending, rec)
-		r.done = pairlog.Fork{Epoch: rec.Header.Epoch, Number: rec.Header.Number, Hash: rec.Header.Hash}
+		r.done = forkOf(&rec)
 		return nil
 	})
 	return err
@@ -128,4 +144,8 @@ func (r *EventReader) decode(rec *pairlog.Record) error {
 		})
 	}
 	return nil
+}
+
+func forkOf(rec *pairlog.Record) pairlog.Fork {
+	return pairlog.Fork{Epoch: rec.Header.Epoch, Number: rec.Header.Number, Hash: rec.Header.Hash}
 }

@@ -70,6 +70,7 @@ type Replica struct {
 	tasks   sync.WaitGroup
 
 	change tandem.Turn // one change of role at a time
+	over   bool        // no change of role any more; under change
 
 	mu     sync.Mutex
 	role   Role
@@ -144,13 +145,13 @@ func (r *Replica) Run(ctx context.Context) error {
 			stop()
 		}
 	}()
-	if err != nil {
-		return err
+	if err == nil {
+		var offers []func()
+		offers, err = r.serveSnapshots()
+		stops = append(stops, offers...)
 	}
-	offers, err := r.serveSnapshots()
-	stops = append(stops, offers...)
 	if err != nil {
-		return err
+		return errors.Join(err, r.end())
 	}
 	r.adoptPen(ctx)
 	r.ctx = ctx
@@ -160,8 +161,17 @@ func (r *Replica) Run(ctx context.Context) error {
 	r.task(func() { r.maintain(ctx) })
 	close(r.started)
 	<-ctx.Done()
+	return r.end()
+}
+
+// end waits until nothing runs any more, tells whoever waits at the door, and closes the view.
+func (r *Replica) end() error {
 	close(r.closing)
+	r.change.Lock() // a change of role that has begun may still start a task
+	r.over = true
+	r.change.Unlock()
 	r.tasks.Wait()
+	r.door.close()
 	return r.view.Close()
 }
 
@@ -190,15 +200,21 @@ func (r *Replica) ended0(what string, err error) {
 	}
 }
 
-func (r *Replica) running(ctx context.Context) error {
+// mayChange returns with change held, once Run has begun and while it has not ended.
+func (r *Replica) mayChange(ctx context.Context) error {
 	select {
 	case <-r.started:
-		return nil
 	case <-r.closing:
 		return ErrMoving
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	r.change.Lock()
+	if r.over {
+		r.change.Unlock()
+		return ErrMoving
+	}
+	return nil
 }
 
 // fold keeps the view at the log's visible end while this region does not write; the writer folds what it writes.
@@ -243,6 +259,9 @@ func (r *Replica) foldTo(ctx context.Context, number uint64) error {
 		if r.writes || at >= number || r.log.Visible() <= at {
 			return nil
 		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		progressed := false
 		_, err := r.log.Read(ctx, at, 4<<20, func(rec pairlog.Record) error {
 			if rec.Header.Number > number {
@@ -252,6 +271,9 @@ func (r *Replica) foldTo(ctx context.Context, number uint64) error {
 			return r.apply(&rec)
 		})
 		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			return r.foldFailed(err)
 		}
 		r.folded.notify()
@@ -261,15 +283,16 @@ func (r *Replica) foldTo(ctx context.Context, number uint64) error {
 	}
 }
 
-// foldFailed notes why the view cannot go on.
+// foldFailed notes why the view cannot go on, unless it may succeed when it is tried again.
 func (r *Replica) foldFailed(err error) error {
 	if errors.Is(err, pairlog.ErrBehindTrim) {
 		r.needReseed()
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !errors.Is(err, context.Canceled) {
+	switch kind := tandem.KindOf(err); {
+	case errors.Is(err, pairlog.ErrDamaged), errors.Is(err, pairlog.ErrDiverged), kind == tandem.Damaged, kind == tandem.Unsupported:
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		r.damage = err.Error()
 	}
 	return err
@@ -407,10 +430,9 @@ func (r *Replica) Fence() {
 // Lead writes the pen's first record and takes commands from then on. The view first folds the log up to the pen's
 // fork. Work goes on until term ends (its cause says why), Close, or Fence.
 func (r *Replica) Lead(ctx context.Context, pen pairlog.Pen, term context.Context, mode pairlog.Mode, valid func() bool) error {
-	if err := r.running(ctx); err != nil {
+	if err := r.mayChange(ctx); err != nil {
 		return err
 	}
-	r.change.Lock()
 	defer r.change.Unlock()
 	r.halt(RoleFenced)
 	if len(pen.Forks) > 0 { // a sync mode may have hidden what the claim goes on from
@@ -439,7 +461,13 @@ func (r *Replica) Lead(ctx context.Context, pen pairlog.Pen, term context.Contex
 	}
 	w, err := r.begin(ctx, pen, options)
 	if err != nil {
+		r.view.DropOverlay()
 		r.setWrites(false)
+		if w != nil { // nobody is to write under this pen any more, nor wait for the peer
+			sealing, cancel := context.WithTimeout(context.WithoutCancel(ctx), sealTime)
+			defer cancel()
+			err = errors.Join(err, r.log.Seal(sealing, pen.Epoch))
+		}
 		return err
 	}
 	writing, stop := context.WithCancelCause(r.ctx)
@@ -463,7 +491,11 @@ func (r *Replica) Lead(ctx context.Context, pen pairlog.Pen, term context.Contex
 	return nil
 }
 
-// begin appends the pen's record and what a new holder has to write before its first command.
+// sealTime bounds the sealing of an epoch that could not be opened; the next claim seals it again.
+const sealTime = 2 * time.Second
+
+// begin appends the pen's record and what a new holder has to write before its first command. A writer that it returns
+// with an error has a segment that it must not use.
 func (r *Replica) begin(ctx context.Context, pen pairlog.Pen, options pairlog.WriterOptions) (*writer, error) {
 	r.setWrites(true)
 	log, err := r.log.Begin(ctx, pen, options)
@@ -473,7 +505,7 @@ func (r *Replica) begin(ctx context.Context, pen pairlog.Pen, options pairlog.Wr
 	first := log.First()
 	w := newWriter(r, log, first.Header.Number+1)
 	if err := w.apply(&first); err != nil {
-		return nil, err
+		return w, err
 	}
 	r.registry.begin(pen.Epoch)
 	return w, r.applyRevocations(ctx, w)
@@ -505,10 +537,9 @@ func (r *Replica) stopped(w *writer, err error) {
 // FollowPen follows a pen that another region has: own segments of older epochs are sealed, what they hold beyond the
 // fork stays as a tail, the view rolls back if it lies beyond it. It returns when that is durable; copying goes on.
 func (r *Replica) FollowPen(ctx context.Context, pen pairlog.Pen) error {
-	if err := r.running(ctx); err != nil {
+	if err := r.mayChange(ctx); err != nil {
 		return err
 	}
-	r.change.Lock()
 	defer r.change.Unlock()
 	r.mu.Lock()
 	already := r.role == RoleFollower && r.pen.Epoch == pen.Epoch

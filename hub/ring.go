@@ -81,13 +81,11 @@ func (r *ring) decide(record uint64) *slot {
 	return s
 }
 
-// release drops decided slots from the front whose record is at most acked, and reports whether any went.
-func (r *ring) release(acked uint64) bool {
-	before := r.base
+// release drops decided slots from the front whose record is at most acked.
+func (r *ring) release(acked uint64) {
 	for r.base < r.decided && r.at(r.base).record <= acked {
 		r.drop()
 	}
-	return r.base > before
 }
 
 // drop forgets the oldest slot.

@@ -290,6 +290,7 @@ func (d *Door) Events(ctx context.Context, from EventStart) (*EventReader, error
 	}
 	if record = max(record, r.log.Begins().Number+1); record > 1 { // older ones are gone
 		reader.done = pairlog.Fork{Epoch: epochAt(branches, record-1), Number: record - 1}
+		reader.shown = reader.done
 	}
 	return reader, nil
 }
