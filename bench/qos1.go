@@ -88,7 +88,7 @@ func (b *bench) once(ctx context.Context, p peer, size, window int) (sample, err
 			return sample{}, err
 		}
 	}
-	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(r.acked) }
+	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(max(1, r.acked)) }
 	return sample{r.perSecond(), r.latency.quantile(0.5), r.latency.quantile(0.99), each(serving), each(all), r.failures}, nil
 }
 
@@ -175,7 +175,7 @@ func (b *bench) asPeer(ctx context.Context) ([]peer, error) {
 func (b *bench) judgeQoS1(size, window int, runs map[string][]sample) {
 	perSecond := func(r sample) float64 { return r.perSecond }
 	ratio := func(a, o string, of func(sample) float64) (float64, bool) {
-		if len(runs[a]) == 0 || len(runs[o]) == 0 {
+		if len(runs[a]) == 0 || len(runs[o]) == 0 || median(runs[o], of) == 0 {
 			return 0, false
 		}
 		return median(runs[a], of) / median(runs[o], of), true
