@@ -102,13 +102,16 @@ func (j *journal) outcome(s *sent, o *hub.Outcome) {
 // answered checks promise 5 on an answer of a holder to a door on its own node: an answer of an older epoch never comes
 // after one of a newer.
 func (j *journal) answered(l *life, epoch tandem.Epoch) {
-	if epoch == 0 {
+	if epoch == 0 || l.replica.Load().Role() != hub.RoleHolder { // else another region's answer, which takes its time
 		return
 	}
 	j.mu.Lock()
 	newest := j.newest
 	j.newest = max(j.newest, epoch)
 	j.mu.Unlock()
+	if o := j.w.regions[other(l.r.name)].current(); o != nil && o.answers() {
+		j.violation("%s answers in epoch %d while %s may", l.incarnation, epoch, o.incarnation)
+	}
 	if epoch < newest {
 		j.violation("%s answers in epoch %d after epoch %d has answered", l.incarnation, epoch, newest)
 	}

@@ -26,7 +26,7 @@ func plan(rng *rand.Rand) []fault {
 	}{
 		{6, cutLink}, {3, joinLink}, {4, cutDirectory}, {4, joinDirectory}, {4, crash}, {1, restart}, {5, start},
 		{3, stopped}, {4, goOn}, {8, planned}, {6, forced}, {2, stepClock}, {1, suspend}, {2, slowLink}, {2, fairWeather},
-		{2, fullDisk}, {2, roomAgain}, {2, hangAppends}, {1, loseAnswers},
+		{2, fullDisk}, {2, roomAgain}, {2, hangAppends}, {1, loseAnswers}, {4, ambushed},
 	}
 	total := 0
 	for _, k := range kinds {
@@ -193,4 +193,59 @@ func hangAppends(rng *rand.Rand) (string, func(*World, func())) {
 func loseAnswers(rng *rand.Rand) (string, func(*World, func())) {
 	r, n := anyRegion(rng), 1+rng.IntN(2)
 	return fmt.Sprintf("%d answers of the directory to %s get lost", n, r), func(w *World, _ func()) { w.memory.Client(string(r)).LoseAnswers(n) }
+}
+
+// An ambush waits for a step of an operation and does something at that very moment.
+type ambush struct {
+	after int // so many steps more
+	text  string
+	do    func(w *World, driver *life)
+}
+
+func ambushed(rng *rand.Rand) (string, func(*World, func())) {
+	a := ambush{after: rng.IntN(14)}
+	victim := func(driver *life) *life { return driver }
+	who := "who drives"
+	if rng.IntN(2) == 0 {
+		who, victim = "the other region", func(driver *life) *life { return driver.r.w.regions[other(driver.r.name)].current() }
+	}
+	switch rng.IntN(4) {
+	case 0, 1:
+		a.text, a.do = "kill "+who, func(_ *World, driver *life) {
+			if l := victim(driver); l != nil {
+				l.gate.kill()
+			}
+		}
+	case 2:
+		a.text, a.do = "stop "+who, func(_ *World, driver *life) {
+			if l := victim(driver); l != nil {
+				l.gate.pause()
+			}
+		}
+	default:
+		a.text, a.do = "cut the link", func(w *World, _ *life) { w.net.Cut(west, east) }
+	}
+	return fmt.Sprintf("an ambush: %s at step %d from here", a.text, a.after), func(w *World, _ func()) {
+		w.ambushMu.Lock()
+		defer w.ambushMu.Unlock()
+		w.ambush = &a
+	}
+}
+
+// step springs the ambush when it is time.
+func (w *World) step(driver *life) {
+	w.ambushMu.Lock()
+	a := w.ambush
+	if a == nil {
+		w.ambushMu.Unlock()
+		return
+	}
+	if a.after--; a.after >= 0 {
+		w.ambushMu.Unlock()
+		return
+	}
+	w.ambush = nil
+	w.ambushMu.Unlock()
+	w.note("ambush: %s", a.text)
+	a.do(w, driver)
 }

@@ -124,8 +124,13 @@ func (l *life) run(view string) error {
 }
 
 func (l *life) notice(n tandem.Notice) {
-	if d, ok := n.(failover.NeedsDecision); ok {
-		l.logger.Warn("needs decision", "error", d.Err)
+	switch n := n.(type) {
+	case failover.NeedsDecision:
+		l.logger.Warn("needs decision", "error", n.Err)
+	case failover.StepDone:
+		if !l.gate.isDead() {
+			l.r.w.step(l)
+		}
 	}
 }
 
@@ -205,6 +210,16 @@ func (l *lease) run(ctx context.Context) error {
 		l.life.r.former = next
 		l.begin(next)
 	}
+}
+
+// answers says whether this process may answer for the hub now.
+func (l *life) answers() bool {
+	replica := l.replica.Load()
+	if l.gate.isDead() || replica == nil || replica.Role() != hub.RoleHolder {
+		return false
+	}
+	_, err := replica.Handle().Events(l.ctx, hub.EventStart{Partition: -1, Number: -1})
+	return err == nil
 }
 
 // driven is a replica in the words of package failover.

@@ -67,6 +67,9 @@ type World struct {
 	readers sync.WaitGroup
 	read    chan struct{} // closed when the readers end
 	asks    sync.WaitGroup
+
+	ambushMu sync.Mutex
+	ambush   *ambush
 }
 
 // Run runs the schedule of one seed and returns what was promised and not kept. It must be called in a synctest bubble.
@@ -98,12 +101,17 @@ func Run(ctx context.Context, seed uint64, dir string, settle func(), logger *sl
 	for _, f := range faults {
 		time.Sleep(f.after)
 		w.note("fault: %s", f.text)
+		w.bury(settle)
 		f.do(w, settle)
 		if len(w.journal.broken()) > 0 {
 			return w.journal.verdict()
 		}
 	}
 	time.Sleep(2 * time.Second)
+	w.ambushMu.Lock()
+	w.ambush = nil
+	w.ambushMu.Unlock()
+	w.bury(settle)
 	w.heal()
 	return w.check(ctx)
 }
@@ -185,6 +193,15 @@ func (w *World) heal() {
 			r.life.gate.wake()
 		} else {
 			w.boot(name)
+		}
+	}
+}
+
+// bury takes note of processes that were killed in an ambush.
+func (w *World) bury(settle func()) {
+	for _, name := range both {
+		if l := w.regions[name].life; l != nil && l.gate.isDead() {
+			l.crash(settle)
 		}
 	}
 }

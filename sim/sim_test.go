@@ -24,8 +24,13 @@ var (
 	repeat  = flag.Int("repeat", 1, "run -seed so many times")
 )
 
-// short is how long a run takes that was not told how many seeds.
-const short = 12 * time.Second
+// long is how long a run takes that was not told how many seeds.
+func long() time.Duration {
+	if testing.Short() {
+		return 5 * time.Second
+	}
+	return 12 * time.Second
+}
 
 func TestSeeds(t *testing.T) {
 	if *oneSeed != 0 {
@@ -41,11 +46,14 @@ func TestSeeds(t *testing.T) {
 		most = n
 	}
 	began, n, failed := time.Now(), 0, 0
-	for ; most == 0 && time.Since(began) < short || n < most; n++ {
+	for ; most == 0 && time.Since(began) < long() || n < most; n++ {
 		if !run(t, *from+uint64(n), false) {
 			if failed++; failed == 20 {
 				break
 			}
+		}
+		if n%500 == 499 && testing.Verbose() {
+			fmt.Fprintf(os.Stderr, "%d seeds, %d failed, %v\n", n+1, failed, time.Since(began).Round(time.Second))
 		}
 	}
 	t.Logf("%d seeds from %d, %d failed, %v", n, *from, failed, time.Since(began).Round(time.Millisecond))
