@@ -453,3 +453,36 @@ func TestReopenAfterAHiddenRecord(t *testing.T) {
 		t.Fatalf("lead after a record that the other region lacked: %v", err)
 	}
 }
+
+// A list of the largest devices there can be gets through the link, in parts.
+func TestListOfLargeDevices(t *testing.T) {
+	p := newPair(t)
+	scope := strings.Repeat("s", 3500)
+	for page := range 4 {
+		var changes []hub.DeviceChange
+		for n := range 100 {
+			changes = append(changes, hub.DeviceChange{Op: hub.OpDeviceCreate, ID: fmt.Sprintf("d%03d", page*100+n), Auth: hub.Auth{Type: hub.AuthNone}, DeviceScope: scope})
+		}
+		if o, err := p.handle("a").Do(t.Context(), &hub.Command{Op: hub.OpBulk, Body: hub.AppendBulk(nil, changes)}); err != nil || o.Bulk[99] != nil {
+			t.Fatalf("bulk: %v, %v", o.Bulk, err)
+		}
+	}
+	for _, top := range []int{0, 400, 399, 1} {
+		devices, err := p.handle("b").Devices(t.Context(), "", top)
+		want := top
+		if top == 0 {
+			want = 400
+		}
+		if err != nil || len(devices) != want {
+			t.Fatalf("top %d: %d devices, %v", top, len(devices), err)
+		}
+		for n, d := range devices {
+			if d.ID != fmt.Sprintf("d%03d", n) || d.DeviceScope != scope {
+				t.Fatalf("device %s at place %d", d.ID, n)
+			}
+		}
+	}
+	if devices, err := p.handle("b").Devices(t.Context(), "d397", 1000); err != nil || len(devices) != 2 {
+		t.Fatalf("the rest: %d devices, %v", len(devices), err)
+	}
+}

@@ -122,7 +122,7 @@ var questions = map[string]func(r *Replica, data []byte) (any, error){
 		if err := json.Unmarshal(data, &page); err != nil {
 			return nil, errBadFrame
 		}
-		return r.view.Devices(page.After, page.Top)
+		return r.devicesPage(page)
 	},
 	"confirm":    (*Replica).confirm,
 	"statistics": func(r *Replica, _ []byte) (any, error) { return r.view.Statistics(r.o.Clock.Now()), nil },
@@ -132,6 +132,36 @@ var questions = map[string]func(r *Replica, data []byte) (any, error){
 type devicesRequest struct {
 	After tandem.DeviceID `json:"after"`
 	Top   int             `json:"top"`
+}
+
+type devicesAnswer struct {
+	Devices []json.RawMessage `json:"devices"` // each a Device
+	More    bool              `json:"more"`
+}
+
+// devicesBytes bounds the devices in one answer, which has to fit a message of the link (1 MiB).
+const devicesBytes = 512 << 10
+
+// devicesPage lists as many devices as fit an answer.
+func (r *Replica) devicesPage(page devicesRequest) (devicesAnswer, error) {
+	devices, err := r.view.Devices(page.After, page.Top)
+	if err != nil {
+		return devicesAnswer{}, err
+	}
+	var a devicesAnswer
+	bytes := 0
+	for i := range devices {
+		one, err := json.Marshal(&devices[i])
+		if err != nil {
+			return a, err
+		}
+		if bytes += len(one) + 1; bytes > devicesBytes && i > 0 {
+			a.More = true
+			break
+		}
+		a.Devices = append(a.Devices, one)
+	}
+	return a, nil
 }
 
 // answer answers a question if this region may: it has the pen and its lease.
@@ -170,7 +200,7 @@ func (d *Door) ask(ctx context.Context, verb string, request, answer any) error 
 		switch {
 		case err == nil:
 			return json.Unmarshal(reply, answer)
-		case !tandem.KindOf(err).Retriable():
+		case !tandem.KindOf(err).Retriable(), tandem.KindOf(err) == tandem.Throttled:
 			return sameCondition(err)
 		}
 		select {
@@ -232,18 +262,22 @@ func (d *Door) Devices(ctx context.Context, after tandem.DeviceID, top int) ([]D
 		top = 1000
 	}
 	var page []Device
-	for len(page) < top { // a page must fit a link message
-		var part []Device
-		last := after
+	for len(page) < top {
 		if len(page) > 0 {
-			last = tandem.DeviceID(page[len(page)-1].ID)
+			after = tandem.DeviceID(page[len(page)-1].ID)
 		}
-		want := min(top-len(page), 250)
-		if err := d.ask(ctx, "devices", devicesRequest{last, want}, &part); err != nil {
+		var part devicesAnswer
+		if err := d.ask(ctx, "devices", devicesRequest{after, top - len(page)}, &part); err != nil {
 			return nil, err
 		}
-		page = append(page, part...)
-		if len(part) < want {
+		for _, one := range part.Devices {
+			var device Device
+			if err := json.Unmarshal(one, &device); err != nil {
+				return nil, err
+			}
+			page = append(page, device)
+		}
+		if !part.More {
 			break
 		}
 	}
