@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -245,6 +246,7 @@ type move struct {
 func (s *system) failover(m move) (operation, error) {
 	var o operation
 	err := s.armAt(m.To, http.MethodPost, "/tandem/hubs/"+s.hub()+"/failover", m, &o)
+	s.answered.Store(int32(1 + slices.Index(regions[:], m.To))) // and go on asking there
 	return o, err
 }
 
