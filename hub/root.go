@@ -82,31 +82,56 @@ func (h *hasher) device(id, value []byte) sum {
 
 // buckets are the sums and the hashes of their groups, the latter made when they are asked for. Beside each sum are the
 // marks of the bucket's devices, two bytes each: without a mark there is no such device, which spares nearly every
-// look-up of an absent one. They are kept with the sum because the same devices change both.
+// look-up of an absent one. They are kept with the sum because the same devices change both. Groups that never had a
+// device take no memory: a node has many hubs, and most are small.
 type buckets struct {
-	sums   [rootBuckets]sum
-	marks  [rootBuckets][]uint16 // in no order
+	pages  [rootGroups]*page
 	groups [rootGroups]pairlog.Hash
 	fresh  [rootGroups]bool // groups[i] belongs to sums
 }
 
+// A page is one group's buckets.
+type page struct {
+	sums  [groupSize]sum
+	marks [groupSize][]uint16 // in no order
+}
+
+// page returns the page of a bucket, which it makes.
+func (b *buckets) page(n uint16) (*page, uint16) {
+	p := &b.pages[n/groupSize]
+	if *p == nil {
+		*p = new(page)
+	}
+	return *p, n % groupSize
+}
+
+// bucket returns a bucket's sum and marks.
+func (b *buckets) bucket(n uint16) (sum, []uint16) {
+	if p := b.pages[n/groupSize]; p != nil {
+		return p.sums[n%groupSize], p.marks[n%groupSize]
+	}
+	return sum{}, nil
+}
+
 // change takes old out of a bucket and puts value in; either may be the zero sum.
 func (b *buckets) change(n uint16, old, value sum) {
-	b.sums[n].sub(old)
-	b.sums[n].add(value)
-	b.fresh[int(n)/groupSize] = false
+	p, i := b.page(n)
+	p.sums[i].sub(old)
+	p.sums[i].add(value)
+	b.fresh[n/groupSize] = false
 }
 
 // count adds or removes a device's mark.
 func (b *buckets) count(n, mark uint16, was, is bool) {
-	marks := b.marks[n]
+	p, at := b.page(n)
+	marks := p.marks[at]
 	switch {
 	case is && !was:
-		b.marks[n] = append(marks, mark)
+		p.marks[at] = append(marks, mark)
 	case was && !is:
 		if i := slices.Index(marks, mark); i >= 0 {
 			marks[i] = marks[len(marks)-1]
-			b.marks[n] = marks[:len(marks)-1]
+			p.marks[at] = marks[:len(marks)-1]
 		}
 	}
 }
@@ -114,13 +139,15 @@ func (b *buckets) count(n, mark uint16, was, is bool) {
 // mayHave is false when there is no device with that id.
 func (b *buckets) mayHave(id []byte) bool {
 	n, mark := bucketOf(id)
-	return slices.Contains(b.marks[n], mark)
+	_, marks := b.bucket(n)
+	return slices.Contains(marks, mark)
 }
 
 // append appends a bucket as it is kept: its sum and its marks.
 func (b *buckets) append(dst []byte, n uint16) []byte {
-	dst = b.sums[n].append(dst)
-	for _, mark := range b.marks[n] {
+	total, marks := b.bucket(n)
+	dst = total.append(dst)
+	for _, mark := range marks {
 		dst = binary.BigEndian.AppendUint16(dst, mark)
 	}
 	return dst
@@ -131,13 +158,18 @@ func (b *buckets) decode(n uint16, value []byte) bool {
 	if len(value) < 32 || len(value)%2 != 0 {
 		return false
 	}
-	b.sums[n] = decodeSum(value)
-	b.marks[n] = make([]uint16, (len(value)-32)/2)
-	for i := range b.marks[n] {
-		b.marks[n][i] = binary.BigEndian.Uint16(value[32+2*i:])
+	p, at := b.page(n)
+	p.sums[at] = decodeSum(value)
+	marks := make([]uint16, (len(value)-32)/2)
+	for i := range marks {
+		marks[i] = binary.BigEndian.Uint16(value[32+2*i:])
 	}
+	p.marks[at] = marks
 	return true
 }
+
+// emptyGroup is the hash of a group without devices.
+var emptyGroup = pairlog.Hash(sha256.Sum256(make([]byte, groupSize*32)))
 
 // root is the state root of s, whose buckets' group hashes it refreshes.
 func (s *state) root() pairlog.Hash {
@@ -147,11 +179,14 @@ func (s *state) root() pairlog.Hash {
 		if b.fresh[g] {
 			continue
 		}
-		scratch = scratch[:0]
-		for n := g * groupSize; n < (g+1)*groupSize; n++ {
-			scratch = b.sums[n].append(scratch)
+		b.groups[g], b.fresh[g] = emptyGroup, true
+		if p := b.pages[g]; p != nil {
+			scratch = scratch[:0]
+			for n := range p.sums {
+				scratch = p.sums[n].append(scratch)
+			}
+			b.groups[g] = sha256.Sum256(scratch)
 		}
-		b.groups[g], b.fresh[g] = sha256.Sum256(scratch), true
 	}
 	key := newHasher(s.rootKey).key
 	all := append(scratch[:0], key[:]...)

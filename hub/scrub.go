@@ -48,9 +48,11 @@ func (s *state) check(ctx context.Context, db pebble.Reader) error {
 	if err != nil {
 		return err
 	}
-	for n := range again.sums {
-		slices.Sort(again.marks[n])
-		if again.sums[n] != s.buckets.sums[n] || !slices.Equal(again.marks[n], slices.Sorted(slices.Values(s.buckets.marks[n]))) {
+	for n := range rootBuckets {
+		want, wantMarks := again.bucket(uint16(n))
+		got, gotMarks := s.buckets.bucket(uint16(n))
+		slices.Sort(wantMarks)
+		if got != want || !slices.Equal(wantMarks, slices.Sorted(slices.Values(gotMarks))) {
 			return damagedView(fmt.Sprintf("bucket %d of the root differs from the devices in it", n))
 		}
 	}
