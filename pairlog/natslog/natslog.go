@@ -82,6 +82,9 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := repairMeta(o.StoreDir, o.Logger); err != nil {
+		return nil, failed("start the log engine", err)
+	}
 	ns, err := server.NewServer(opts)
 	if err != nil {
 		return nil, failed("start the log engine", err)
