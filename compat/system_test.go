@@ -180,13 +180,20 @@ func (s *system) signal(region string, sig syscall.Signal) {
 	}
 }
 
-// start runs `tandem dev start REGION`.
+// start runs `tandem dev start REGION`, again while dev has not yet noticed that the region is dead.
 func (s *system) start(region string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if out, err := exec.CommandContext(ctx, s.binary, "dev", "start", region, "--data", s.data).CombinedOutput(); err != nil {
-		s.t.Fatalf("tandem dev start %s: %v\n%s", region, err, out)
+	err := waitFor(context.Background(), 10*time.Second, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, s.binary, "dev", "start", region, "--data", s.data).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("tandem dev start %s: %w: %s", region, err, out)
+		}
+		return nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
 	}
 }
 
