@@ -33,9 +33,13 @@ func TestChaos(t *testing.T) {
 		target := other(holder)
 		victim := [2]string{target, holder}[random.IntN(2)]
 		forced := random.IntN(3) == 0
-		began := time.Now()
-		o, err := s.failover(move{To: target, Forced: forced})
-		if err != nil {
+		var began time.Time
+		var o operation
+		if err := waitFor(t.Context(), 20*time.Second, func() (err error) { // the regions may only just have found each other
+			began = time.Now()
+			o, err = s.failover(move{To: target, Forced: forced})
+			return err
+		}); err != nil {
 			t.Fatalf("round %d: %v", round+1, err)
 		}
 		time.Sleep(time.Duration(random.Int64N(int64(span))))
