@@ -159,10 +159,26 @@ const (
 // String is the mode as the command line spells it.
 func (m Mode) String() string { return [...]string{"async", "sync-available", "sync-strict"}[m] }
 
+// Opening says which claims the directory has as open in the same transaction. All others are claimed first and opened
+// by a second one; until then the region that was open last may take the pen back with its whole log.
+type Opening uint8
+
+// OpenWhole, the design: a claim at CLOSE, and that of a region which goes on with its own log. OpenLater: none.
+// OpenAll, a mistake: forced ones too.
+const (
+	OpenWhole Opening = iota
+	OpenLater
+	OpenAll
+)
+
+// String is what is opened at once.
+func (o Opening) String() string { return [...]string{"whole claims", "none", "all claims"}[o] }
+
 // Config bounds a search. Clocks trusts clocks of bounded drift and makes pauses a step of their own. Cuts lets a
 // crash lose a record that had reached the disk and the peer: a disk that lies, or a machine restored from an image.
 type Config struct {
 	Mode                          Mode
+	Opening                       Opening
 	Clocks                        bool
 	Appends, Epochs, Ops, Crashes uint8 // Appends at most 6, Epochs at most 4
 	Pauses, Cuts                  uint8

@@ -68,6 +68,7 @@ var actions = []action{
 	{"read fork", readFork},
 	{"claim", claim},
 	{"claim again", claimAgain},
+	{"take the pen back", takeBack},
 	{"open", open},
 	{"lose the pen", losePen},
 	{"roll back", rollBack},
@@ -274,11 +275,12 @@ func claim(c *Config, s State, r Region) (State, bool) {
 	if rules.CheckOperation && s.op != p.op {
 		return s, false
 	}
-	if p.forced && rules.ClaimComparesFence && !s.penFenced() {
+	whole := s.isClose(p.fork) && p.fork.epoch() == p.epoch // of a forced failover too, when the source has closed
+	if !whole && rules.ClaimComparesFence && !s.penFenced() {
 		return s, false
 	}
 	kind := Planned
-	if p.forced {
+	if !whole {
 		kind = Lossy
 		if rules.ClaimComparesSet {
 			p.inSync = s.inSync
@@ -292,23 +294,35 @@ func claim(c *Config, s State, r Region) (State, bool) {
 		s.endOperation()
 	}
 	s.cut(r, p.fork)
-	s.newEpoch(r, kind)
+	s.newEpoch(r, kind, c.Opening == OpenAll || c.Opening == OpenWhole && whole)
 	return s, true
 }
 
-// claimAgain is a region going on after a restart, a lapse, an abort after CLOSE, or because the region that took the
-// pen has not opened yet: a new epoch at the end of its own log.
+// claimAgain is a region going on after a restart, a lapse, an abort after CLOSE or a change of the replication mode: a
+// new epoch at the end of its own log.
 func claimAgain(c *Config, s State, r Region) (State, bool) {
+	if s.penRegion != r {
+		return s, false
+	}
+	return goOn(c, s, r)
+}
+
+// takeBack is the region that was open last going on because the region that took the pen has not opened yet.
+func takeBack(c *Config, s State, r Region) (State, bool) {
+	last := s.at(s.lastOpened(s.penEpoch + 1))
+	if s.penRegion == r || s.penOpen || last.region != r || !s.holds(s.nodes[r].tip, s.at(s.penEpoch).fork) {
+		return s, false
+	}
+	return goOn(c, s, r)
+}
+
+func goOn(c *Config, s State, r Region) (State, bool) {
 	n := &s.nodes[r]
 	if !s.alive(r) || n.role != Idle && n.role != Closed || n.unsynced || s.fenced[r] {
 		return s, false
 	}
 	mine := s.penRegion == r
 	last := s.at(s.lastOpened(s.penEpoch + 1))
-	back := !mine && !s.penOpen && last.region == r && s.holds(n.tip, s.at(s.penEpoch).fork)
-	if !mine && !back {
-		return s, false
-	}
 	if c.Cuts > 0 && !n.fetched && !s.mayGoOn(c, r) {
 		return s, false
 	}
@@ -326,7 +340,7 @@ func claimAgain(c *Config, s State, r Region) (State, bool) {
 	if n.role == Closed && s.op != 0 && s.opEpoch == n.epoch {
 		s.endOperation()
 	}
-	s.newEpoch(r, kind)
+	s.newEpoch(r, kind, c.Opening != OpenLater)
 	return s, true
 }
 
@@ -336,7 +350,9 @@ func (s *State) mayGoOn(c *Config, r Region) bool {
 	return !c.Rules.CompareOnRestart && (s.recorded == 0 || s.holds(s.nodes[r].tip, s.recorded))
 }
 
-func (s *State) newEpoch(r Region, kind Claim) {
+// newEpoch gives the pen to r. Open at once: the directory says so in the same transaction. That the process comes to
+// know it a moment later adds nothing to a process that takes no step for that moment.
+func (s *State) newEpoch(r Region, kind Claim, opened bool) {
 	n := &s.nodes[r]
 	s.penEpoch++
 	s.penRegion, s.penPast, s.penOpen = r, false, false
@@ -344,6 +360,9 @@ func (s *State) newEpoch(r Region, kind Claim) {
 	n.stop()
 	n.role, n.epoch, n.valid, n.ended, n.plan, n.saw = Claimed, s.penEpoch, true, 0, plan{}, false
 	s.nodes[r.peer()].saw = false
+	if opened {
+		n.role, s.penOpen, s.at(n.epoch).opened = Open, true, true
+	}
 }
 
 func open(_ *Config, s State, r Region) (State, bool) {
