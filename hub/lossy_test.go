@@ -46,18 +46,6 @@ func (l *lossyLink) Send(to tandem.RegionName, subject string, data []byte) erro
 	return l.Link.Send(to, subject, data)
 }
 
-func (l *lossyLink) losing(fn func(subject string) bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lose = fn
-}
-
-func (l *lossyLink) faults(rate float64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.rate = rate
-}
-
 // newLossyPair is newPair over links with faults; a has the pen.
 func newLossyPair(t *testing.T, seed uint64, rate float64) (*pair, map[tandem.RegionName]*lossyLink) {
 	t.Helper()
