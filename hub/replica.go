@@ -42,6 +42,7 @@ type ReplicaOptions struct {
 	Logger       *slog.Logger
 	Notify       tandem.Notify
 	CacheBytes   int64         // of the view; 0: a default
+	RecentBytes  int           // of the log's newest records, in memory; 0: a default
 	Retention    time.Duration // of telemetry; 0: one day
 	Upkeep       Upkeep
 }
@@ -111,7 +112,7 @@ func OpenReplica(ctx context.Context, o ReplicaOptions) (*Replica, error) {
 	}
 	r.log, err = pairlog.Open(ctx, pairlog.Options{
 		Hub: o.Info.ID, Region: o.Region, Peer: o.Peer, Store: o.Store, Link: o.Link, Clock: o.Clock, Logger: o.Logger, Notify: o.Notify,
-		VerifyAfter: r.newestSnapshot(),
+		VerifyAfter: r.newestSnapshot(), RecentBytes: o.RecentBytes,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the log of hub %s: %w", o.Info.Name, err), r.view.Close())

@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
@@ -78,6 +80,7 @@ func (n *node) serveDoors(ctx context.Context, d *doors) error {
 	if err != nil {
 		return err
 	}
+	guard := &guard{logger: n.logger, metrics: n.metrics}
 	devices, err := mqtt.New(mqtt.Options{Hubs: n.replicas, Logger: n.logger, Clock: n.clock})
 	if err != nil {
 		return err
@@ -87,11 +90,11 @@ func (n *node) serveDoors(ctx context.Context, d *doors) error {
 	group, ctx := errgroup.WithContext(ctx)
 	if d.mqtt != nil {
 		group.Go(func() error {
-			return gate.Serve(ctx, d.mqtt, gateway.TLSConfig(certificate.get, "mqtt"), devices.Serve)
+			return gate.Serve(ctx, d.mqtt, gateway.TLSConfig(certificate.get, "mqtt"), guard.serve(devices.Serve))
 		})
 	}
 	if d.mqttPlain != nil {
-		group.Go(func() error { return gate.Serve(ctx, d.mqttPlain, nil, devices.Serve) })
+		group.Go(func() error { return gate.Serve(ctx, d.mqttPlain, nil, guard.serve(devices.Serve)) })
 	}
 	if d.https != nil {
 		server := https.New(https.Options{Hubs: n.replicas, Clock: n.clock, Logger: n.logger}).Server()
@@ -103,11 +106,33 @@ func (n *node) serveDoors(ctx context.Context, d *doors) error {
 	if err != nil {
 		return err
 	}
-	group.Go(func() error {
-		return serveHTTP(ctx, management, d.arm, gateway.TLSConfig(certificate.get, "h2", "http/1.1"))
-	})
+	if d.arm != nil {
+		group.Go(func() error {
+			return serveHTTP(ctx, management, d.arm, gateway.TLSConfig(certificate.get, "h2", "http/1.1"))
+		})
+	}
 	n.serving.Store(true)
 	return group.Wait()
+}
+
+// A guard keeps a fault that one connection brings to light from ending all others: it is logged with its trace, and that
+// connection ends.
+type guard struct {
+	logger  *slog.Logger
+	metrics *metrics
+}
+
+func (g *guard) serve(serve func(context.Context, net.Conn)) func(context.Context, net.Conn) {
+	return func(ctx context.Context, conn net.Conn) {
+		defer func() {
+			if fault := recover(); fault != nil {
+				g.metrics.panics.Inc()
+				g.logger.Error("connection ended by a fault", "fault", fault, "trace", string(debug.Stack()))
+				_ = conn.Close()
+			}
+		}()
+		serve(ctx, conn)
+	}
 }
 
 // serveHTTP serves until ctx ends; requests under way get a second.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,7 @@ type metrics struct {
 	n        *node
 	registry *prometheus.Registry
 	notices  *prometheus.CounterVec
+	panics   prometheus.Counter
 	mqtt     atomic.Pointer[mqtt.Server]
 	gate     atomic.Pointer[gateway.Gate]
 }
@@ -53,7 +55,10 @@ func newMetrics(n *node) *metrics {
 	m.notices = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tandem_notices_total", Help: "Notices by name: pen opened, pen put down, in-sync set changed and others.",
 	}, []string{"notice"})
-	m.registry.MustRegister(m, m.notices, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.panics = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "tandem_connection_faults_total", Help: "Connections ended by a fault of this program; the log has each trace.",
+	})
+	m.registry.MustRegister(m, m.notices, m.panics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -116,7 +121,7 @@ func number(b bool) float64 {
 	return 0
 }
 
-// serveMetrics answers /metrics, /healthz (the process lives) and /readyz (its doors answer for every hub it serves).
+// serveMetrics answers /metrics, /healthz (the process lives) and /readyz (its doors answer: clients may come).
 func (n *node) serveMetrics(ctx context.Context, l net.Listener) error {
 	if l == nil {
 		<-ctx.Done()
@@ -140,22 +145,30 @@ func (n *node) serveMetrics(ctx context.Context, l net.Listener) error {
 	return serveHTTP(ctx, &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute}, l, nil)
 }
 
-// notReady says why a client should go elsewhere; empty when it need not.
+// notReady says why a client should go elsewhere; empty when it need not. One hub that is not served does not make a
+// region that serves others unready: who asks for it is told to try again.
 func (n *node) notReady() string {
-	if !n.opened.Load() || !n.serving.Load() {
+	switch why, _ := n.waiting.Load().(string); {
+	case !n.opened.Load():
+		return why
+	case !n.serving.Load():
 		return "starting"
-	}
-	if !n.lease.Term().Valid() {
+	case !n.lease.Term().Valid():
 		return "no lease: the directory has no majority here, or the log takes no writes"
+	case !n.replicas.reviewed.Load():
+		return "opening the hubs"
 	}
-	for _, h := range n.hubs() {
-		r, ok := n.replicas.find(h.ID)
-		if !ok {
-			return "opening hub " + string(h.Name)
+	var not []string
+	hubs := n.hubs()
+	for _, h := range hubs {
+		if r, ok := n.replicas.find(h.ID); !ok {
+			not = append(not, "hub "+string(h.Name)+" is not open")
+		} else if role := r.Role(); role != hub.RoleHolder && role != hub.RoleFollower {
+			not = append(not, "hub "+string(h.Name)+" is "+string(role))
 		}
-		if role := r.Role(); role != hub.RoleHolder && role != hub.RoleFollower {
-			return "hub " + string(h.Name) + " is " + string(role)
-		}
+	}
+	if len(hubs) > 0 && len(not) == len(hubs) {
+		return strings.Join(not[:min(len(not), 10)], "\n")
 	}
 	return ""
 }

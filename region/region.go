@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,6 +46,7 @@ type node struct {
 	changed   chan struct{} // the catalog changed
 	opened    atomic.Bool   // all of the above are there
 	serving   atomic.Bool   // the doors answer
+	waiting   atomic.Value  // what is waited for before that, a string
 }
 
 // memoryLimit keeps the garbage collector busy before the process grows beyond its budget (design §10).
@@ -96,7 +98,7 @@ func (n *node) serve(ctx context.Context, life *life, doors *doors) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.serveMetrics(ctx, doors.metrics) })
 	defer n.close()
-	if err := n.open(ctx, life); err != nil {
+	if err := n.openEarly(ctx, life, doors); err != nil {
 		group.Go(func() error { return err })
 		return group.Wait()
 	}
@@ -125,8 +127,29 @@ func (n *node) serve(ctx context.Context, life *life, doors *doors) error {
 	return group.Wait()
 }
 
+// openEarly is open, while the doors say that the node does not serve yet.
+func (n *node) openEarly(ctx context.Context, life *life, doors *doors) error {
+	n.waiting.Store("starting")
+	certificate, err := newCertificate(n.c.DoorCert, n.c.DoorKey)
+	if err != nil {
+		return err
+	}
+	early, enough := context.WithCancel(ctx)
+	var answering sync.WaitGroup
+	answering.Go(func() { doors.serveEarly(early, certificate, n.notReady) })
+	err = n.open(ctx, life)
+	enough()
+	answering.Wait()
+	doors.giveBack()
+	return err
+}
+
 // open makes the parts, bottom up.
 func (n *node) open(ctx context.Context, life *life) error {
+	token, err := readToken(n.c.AdminTokenFile, n.logger)
+	if err != nil {
+		return err
+	}
 	site, err := n.c.siteTLS().Client()
 	if err != nil {
 		return err
@@ -154,14 +177,10 @@ func (n *node) open(ctx context.Context, life *life) error {
 	if err := n.fenceFormer(ctx, life); err != nil {
 		return err
 	}
-	token, err := os.ReadFile(n.c.AdminTokenFile)
-	if err != nil {
-		return &tandem.Error{Op: "read the administrators' token", On: n.c.AdminTokenFile, Err: err}
-	}
 	n.catalog = catalog.New(catalog.Options{
 		Directory: n.directory, Clock: n.clock, Logger: n.logger, Notify: n.notice, Subscription: n.c.Subscription, Tenant: n.c.Tenant,
 		Domain: n.c.Domain, Default: n.c.DefaultHub, Pairs: []tandem.Pair{{A: n.c.Region, B: n.c.Peer}},
-		AdminToken: catalog.HashToken(strings.TrimSpace(string(token))),
+		AdminToken: catalog.HashToken(token),
 	})
 	n.replicas = &replicas{
 		catalog: n.catalog, region: n.c.Region, peer: n.c.Peer, node: n.c.Node, incarnation: life.incarnation, dir: n.c.DataDir,
@@ -195,6 +214,7 @@ func (n *node) fenceFormer(ctx context.Context, life *life) error {
 		}
 		if !told {
 			told = true
+			n.waiting.Store("waiting for a majority of the directory: at least two of the three sites have to run and reach each other")
 			n.logger.Info("waiting for a majority of the directory", "error", err)
 		}
 		select {
@@ -260,7 +280,29 @@ func (n *node) runDirectory(ctx context.Context) error {
 	return nil
 }
 
-// linkTLS is the site's certificate for the link, verified in both directions.
+// readToken reads the administrators' token, without the white space around it.
+func readToken(file string, logger *slog.Logger) (string, error) {
+	info, err := os.Stat(file)
+	var text []byte
+	if err == nil {
+		text, err = os.ReadFile(file)
+	}
+	token := strings.TrimSpace(string(text))
+	if err == nil && token == "" {
+		err = errors.New("the file is empty")
+	}
+	if err != nil {
+		return "", &tandem.Error{Op: "read the administrators' token", Kind: tandem.Invalid, On: file, Err: err,
+			Hint: "write a long random string into it, readable by this process alone"}
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		logger.Warn("the administrators' token can be read by others on this machine", "file", file, "mode", info.Mode().Perm())
+	}
+	return token, nil
+}
+
+// linkTLS is the site's certificate for the link, verified in both directions: the other end must be the peer region, not
+// just any site of the installation.
 func linkTLS(c *Config) (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
 	if err != nil {
@@ -271,5 +313,14 @@ func linkTLS(c *Config) (*tls.Config, error) {
 	if err != nil || !roots.AppendCertsFromPEM(text) {
 		return nil, &tandem.Error{Op: "read the sites' authority", Kind: tandem.Invalid, On: c.CA, Err: err}
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, RootCAs: roots, ClientCAs: roots}, nil
+	peer := string(c.Peer)
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, RootCAs: roots, ClientCAs: roots,
+		VerifyConnection: func(state tls.ConnectionState) error {
+			if len(state.PeerCertificates) == 0 || !slices.Contains(state.PeerCertificates[0].DNSNames, peer) {
+				return &tandem.Error{Op: "link with the peer region", Kind: tandem.Forbidden, On: peer, Err: errors.New("the certificate names another site")}
+			}
+			return nil
+		},
+	}, nil
 }

@@ -5,7 +5,10 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"tandem"
 	"tandem/catalog"
@@ -31,9 +34,28 @@ type replicas struct {
 	logger      *slog.Logger
 	notify      tandem.Notify
 
-	mu   sync.Mutex
-	open map[tandem.HubID]*openHub
+	reviewed atomic.Bool // every hub was opened, or failed to, at least once
+
+	mu     sync.Mutex
+	open   map[tandem.HubID]*openHub
+	failed map[tandem.HubID]failure
 }
+
+// A failure is a hub that could not be opened, or ended by itself.
+type failure struct {
+	again time.Time // not tried before
+	pause time.Duration
+}
+
+const (
+	openAtOnce = 4 // hubs
+	firstPause = time.Second
+	lastPause  = time.Minute
+
+	// What all hubs together may keep in memory of their views and of their newest records.
+	cacheBytes, leastCache   = 96 << 20, 2 << 20
+	recentBytes, leastRecent = 48 << 20, 1 << 20
+)
 
 type openHub struct {
 	replica *hub.Replica
@@ -56,6 +78,7 @@ func (r *replicas) run(ctx context.Context, changed <-chan struct{}) error {
 	defer r.closeAll()
 	for {
 		r.review(ctx)
+		r.reviewed.Store(true)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -84,40 +107,85 @@ func (r *replicas) review(ctx context.Context) {
 	for _, o := range gone {
 		o.end()
 	}
+	var group errgroup.Group
+	group.SetLimit(openAtOnce)
 	for id, h := range wanted {
-		if _, ok := r.find(id); ok {
+		if _, ok := r.find(id); ok || !r.due(id) {
 			continue
 		}
-		if err := r.start(ctx, h); err != nil && ctx.Err() == nil {
-			r.logger.Error("hub not opened", "hub", h.Name, "error", err)
-		}
+		group.Go(func() error {
+			if err := r.start(ctx, h, len(wanted)); err != nil && ctx.Err() == nil {
+				pause := r.fail(id, 0)
+				r.logger.Error("hub not opened", "hub", h.Name, "error", err, "again_in", pause)
+			}
+			return nil
+		})
 	}
+	_ = group.Wait()
 }
 
-func (r *replicas) start(ctx context.Context, h catalog.Hub) error {
+// due reports whether a hub that failed may be tried again.
+func (r *replicas) due(id tandem.HubID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !time.Now().Before(r.failed[id].again)
+}
+
+// fail puts off the next try of a hub that ran for a while, longer each time.
+func (r *replicas) fail(id tandem.HubID, ran time.Duration) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pause := min(max(2*r.failed[id].pause, firstPause), lastPause)
+	if ran > lastPause {
+		pause = firstPause
+	}
+	if r.failed == nil {
+		r.failed = make(map[tandem.HubID]failure)
+	}
+	r.failed[id] = failure{time.Now().Add(pause), pause}
+	return pause
+}
+
+// start opens one of so many hubs.
+func (r *replicas) start(ctx context.Context, h catalog.Hub, hubs int) error {
 	replica, err := hub.OpenReplica(ctx, hub.ReplicaOptions{
 		Info: hub.Info{ID: h.ID, Name: h.Name, Partitions: h.Partitions}, Dir: filepath.Join(r.dir, "views"),
 		Region: r.region, Peer: r.peer, Node: r.node, Incarnation: r.incarnation, Store: r.store, Link: r.link, Directory: r.directory,
 		Clock: r.clock, Logger: r.logger, Notify: r.notify, Retention: time.Duration(h.RetentionDays) * 24 * time.Hour,
+		CacheBytes: int64(max(cacheBytes/hubs, leastCache)), RecentBytes: max(recentBytes/hubs, leastRecent),
 	})
 	if err != nil {
 		return err
 	}
 	running, stop := context.WithCancel(ctx)
 	o := &openHub{replica: replica, stop: stop, done: make(chan struct{})}
-	go func() { // ended by openHub.end
-		defer close(o.done)
-		if err := replica.Run(running); err != nil {
-			r.logger.Error("hub closed", "hub", h.Name, "error", err)
-		}
-	}()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.open == nil {
 		r.open = make(map[tandem.HubID]*openHub)
 	}
 	r.open[h.ID] = o
+	r.mu.Unlock()
+	go func() { // ended by openHub.end
+		defer close(o.done)
+		begun := time.Now()
+		err := replica.Run(running)
+		if err != nil {
+			r.logger.Error("hub closed", "hub", h.Name, "error", err)
+		}
+		if running.Err() == nil { // by itself
+			r.fail(h.ID, time.Since(begun))
+			r.forget(h.ID, o)
+		}
+	}()
 	return nil
+}
+
+func (r *replicas) forget(id tandem.HubID, o *openHub) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.open[id] == o {
+		delete(r.open, id)
+	}
 }
 
 func (o *openHub) end() {

@@ -47,6 +47,9 @@ func (a *app) node(key, use, example string, run func(context.Context, region.Co
 		}
 		ctx := c.Context()
 		if withParent {
+			if use == "directory" { // a signal to the whole group is the node's to answer: the directory leaves after it
+				ctx = context.WithoutCancel(ctx)
+			}
 			ctx = region.EndWithParent(ctx)
 		}
 		logger := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: config.Level()}))

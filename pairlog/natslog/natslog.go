@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -273,8 +274,15 @@ func failed(op string, err error) error {
 type engineLogger struct{ l *slog.Logger }
 
 func (e engineLogger) Noticef(f string, v ...any) { e.l.Debug(fmt.Sprintf(f, v...)) }
-func (e engineLogger) Warnf(f string, v ...any)   { e.l.Warn(fmt.Sprintf(f, v...)) }
 func (e engineLogger) Fatalf(f string, v ...any)  { e.l.Error(fmt.Sprintf(f, v...)) }
 func (e engineLogger) Errorf(f string, v ...any)  { e.l.Error(fmt.Sprintf(f, v...)) }
 func (e engineLogger) Debugf(f string, v ...any)  {}
 func (e engineLogger) Tracef(f string, v ...any)  {}
+
+// Warnf passes warnings on, but one: the passwords are random, new at each start, and never leave the process.
+func (e engineLogger) Warnf(f string, v ...any) {
+	if strings.HasPrefix(f, "Plaintext passwords detected") {
+		return
+	}
+	e.l.Warn(fmt.Sprintf(f, v...))
+}
