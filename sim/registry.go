@@ -36,6 +36,7 @@ func (c *changer) run() {
 		if l == nil {
 			return
 		}
+		c.look(l)
 		one := &change{op: hub.OpDevicePut, tag: fmt.Sprintf("%s change %d", c.id, n), status: hub.Enabled}
 		switch c.rng.IntN(4) {
 		case 0:
@@ -67,6 +68,30 @@ func (c *changer) run() {
 			one.fate = refused
 		}
 		c.w.journal.mu.Unlock()
+	}
+}
+
+// look reads the device: a right that was taken away does not come back by itself.
+func (c *changer) look(l *life) {
+	ctx, cancel := context.WithTimeout(l.ctx, 3*time.Second)
+	defer cancel()
+	d, err := l.replica.Load().Handle().Device(ctx, c.id)
+	if err != nil || d.Status != hub.Enabled || l.gate.isDead() {
+		return
+	}
+	c.w.journal.mu.Lock()
+	var made, last *change
+	for _, one := range c.w.journal.registry[c.id] {
+		if one.tag == d.StatusReason {
+			made = one
+		}
+		if one.fate == acked {
+			last = one
+		}
+	}
+	c.w.journal.mu.Unlock()
+	if made != nil && made.fate == acked && made != last && last.takesAway() {
+		c.w.journal.violation("%s is enabled again (%s), though %+v was answered", c.id, d.StatusReason, *last)
 	}
 }
 
