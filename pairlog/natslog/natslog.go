@@ -17,7 +17,6 @@ import (
 	"net/url"
 	"regexp"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -90,7 +89,7 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, failed("start the log engine", err)
 	}
-	ns.SetLoggerV2(engineLogger{o.Logger.With("part", "engine")}, false, false, false)
+	ns.SetLoggerV2(newEngineLogger(o.Logger.With("part", "engine")), false, false, false)
 	s := &Server{o: o, opts: opts, nats: ns, closed: make(chan struct{})}
 	ns.Start()
 	deadline := time.Now().Add(startTime)
@@ -268,21 +267,4 @@ func invalid(why string) error {
 
 func failed(op string, err error) error {
 	return &tandem.Error{Op: op, Kind: tandem.Unavailable, Err: err}
-}
-
-// engineLogger writes the engine's lines to ours; what it calls a notice is our debug.
-type engineLogger struct{ l *slog.Logger }
-
-func (e engineLogger) Noticef(f string, v ...any) { e.l.Debug(fmt.Sprintf(f, v...)) }
-func (e engineLogger) Fatalf(f string, v ...any)  { e.l.Error(fmt.Sprintf(f, v...)) }
-func (e engineLogger) Errorf(f string, v ...any)  { e.l.Error(fmt.Sprintf(f, v...)) }
-func (e engineLogger) Debugf(f string, v ...any)  {}
-func (e engineLogger) Tracef(f string, v ...any)  {}
-
-// Warnf passes warnings on, but one: the passwords are random, new at each start, and never leave the process.
-func (e engineLogger) Warnf(f string, v ...any) {
-	if strings.HasPrefix(f, "Plaintext passwords detected") {
-		return
-	}
-	e.l.Warn(fmt.Sprintf(f, v...))
 }
