@@ -2,6 +2,7 @@ package failover
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"tandem"
@@ -112,12 +113,13 @@ func InChain(pen pairlog.Pen, at pairlog.Fork) bool {
 }
 
 // nextForks are the forks of the chain after a claim at fork: epochs that the new one does not go through are left out.
-func nextForks(pen, next pairlog.Pen) []pairlog.Branch {
-	var forks []pairlog.Branch
-	for _, b := range pen.Forks {
-		if b.Epoch <= next.Fork.Epoch && b.Epoch < next.Epoch {
-			forks = append(forks, b)
-		}
+// own is the chain as the claimant's log has it, for when the pen does not tell: a claim that came to nothing has left out
+// the epochs of the holder who now takes the pen back.
+func nextForks(pen, next pairlog.Pen, own []pairlog.Branch) []pairlog.Branch {
+	chain := pen.Forks
+	names := func(b pairlog.Branch) bool { return b.Epoch == next.Fork.Epoch }
+	if next.Fork.Number > 0 && !slices.ContainsFunc(chain, names) && slices.ContainsFunc(own, names) {
+		chain = own
 	}
-	return append(forks, pairlog.Branch{Epoch: next.Epoch, Holder: next.Region, Forced: next.Forced, Fork: next.Fork})
+	return pairlog.Extend(chain, pairlog.Branch{Epoch: next.Epoch, Holder: next.Region, Forced: next.Forced, Fork: next.Fork})
 }

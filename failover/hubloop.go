@@ -381,7 +381,13 @@ func (h *hubLoop) claimWith(ctx context.Context, s Claim, forced bool, set pairl
 	hub, o := h.info(), &h.c.o
 	next := pairlog.Pen{Hub: hub.ID, Epoch: s.Epoch, Region: o.Region, Node: o.Node, Incarnation: o.Lease.Incarnation(),
 		Fork: s.Fork, Forced: forced, Time: o.Clock.Now()}
-	next.Forks = nextForks(h.pen, next)
+	var own []pairlog.Branch
+	if replica, ok := h.replica(); ok {
+		if chained, ok := replica.(Chained); ok {
+			own = chained.Branches()
+		}
+	}
+	next.Forks = nextForks(h.pen, next, own)
 	after := nextInSync(set, hub.Mode, h.pen, next)
 	claim := pairlog.Claim{Pen: next, Open: s.Whole, From: h.pen.Epoch, PenRevision: h.rev, InSyncRevision: setRev, InSync: &after,
 		Fenced: s.Fenced, Self: next.Incarnation}

@@ -39,6 +39,11 @@ type Fetcher interface {
 	Fetch(ctx context.Context, upTo pairlog.Fork) error
 }
 
+// A Chained is a Replica that tells the chain of its log, oldest branch first.
+type Chained interface {
+	Branches() []pairlog.Branch
+}
+
 // Replicas finds the replica of a hub on this node; false while it is not open here.
 type Replicas interface {
 	Replica(hub tandem.HubID) (Replica, bool)

@@ -120,6 +120,9 @@ func (r Return) open(f ReturnFacts, step Reopen) Step {
 	case f.PeerEnd == nil && f.PeerAckedIn == end.Epoch && f.PeerAcked > end.Number, f.PeerEnd == nil && f.PeerAckedIn > end.Epoch:
 		return Refuse{because(ErrMissing, r.on(), fmt.Sprintf("%s had acknowledged e%d.%d, this region ends at %s", r.Peer.Display(),
 			f.PeerAckedIn, f.PeerAcked, forkString(end)), "bring "+r.Peer.Display()+" back, or force a failover to it")}
+	case f.Pen.Region == r.Region && (end.Number < f.Pen.Fork.Number || end.Epoch < f.Pen.Fork.Epoch): // never go on from less than the pen did
+		return Refuse{because(ErrMissing, r.on(), fmt.Sprintf("its pen goes on after %s, this region's log ends at %s", forkString(f.Pen.Fork), forkString(end)),
+			"force a failover to "+r.Peer.Display()+", or repair the data")}
 	}
 	return step
 }

@@ -228,6 +228,9 @@ func (d *Door) routeHere(epoch tandem.Epoch, mark DoorMark, at uint64, wake func
 	d.resolve.Lock()
 	d.mu.Lock()
 	d.to = route{region: d.replica.o.Region, epoch: epoch, local: wake}
+	if lost := d.replica.lost.Load(); lost != nil {
+		d.ring.yieldTo(*lost)
+	}
 	d.ring.rewind()
 	d.full.Store(false)
 	d.told = d.told[:0]

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tandem"
@@ -58,6 +59,7 @@ type Replica struct {
 	registry registry
 	folded   broadcast
 	revoked  revocations
+	lost     atomic.Pointer[[]revocation] // those that this holder brought back when it opened
 	keep     upkeep
 	offer    offer
 	reseeds  chan struct{} // wakes reseedWhenNeeded
@@ -131,6 +133,9 @@ func (r *Replica) newestSnapshot() (number uint64) {
 	}
 	return number
 }
+
+// Branches is the chain as this region's log knows it, oldest first.
+func (r *Replica) Branches() []pairlog.Branch { return r.log.Branches() }
 
 // Handle is the hub for gateways on this node.
 func (r *Replica) Handle() Handle { return r.door }

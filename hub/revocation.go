@@ -218,6 +218,7 @@ func (r *Replica) applyRevocations(ctx context.Context, w *writer) error {
 	r.revoked.until = make(map[tandem.DeviceID]uint64)
 	w.batch.Reset()
 	var lost []revocation
+	defer func() { r.lost.Store(&lost) }()
 	for _, item := range items {
 		var v revocation
 		if err := json.Unmarshal(item.Value, &v); err != nil {
@@ -250,6 +251,32 @@ func (r *Replica) applyRevocations(ctx context.Context, w *writer) error {
 		}
 	}
 	return r.renameRevocations(ctx, w, lost)
+}
+
+// yieldTo makes the changes of a device that a lost revocation came after into nothing. They were answered by the holder
+// that is gone, and are about to be sent again: after the revocation, which they would undo.
+func (r *ring) yieldTo(lost []revocation) {
+	for n := r.base; n < r.decided && len(lost) > 0; n++ {
+		s := r.at(n)
+		switch s.command.Op {
+		case OpDeviceCreate, OpDeviceUpdate, OpDevicePut, OpDeviceDelete:
+			s.refused = s.refused || outlives(lost, s.command.Device, s.record)
+		case OpBulk:
+			changes, err := DecodeBulk(s.command.Body)
+			if err != nil {
+				continue
+			}
+			kept := slices.DeleteFunc(changes, func(c DeviceChange) bool { return outlives(lost, tandem.DeviceID(c.ID), s.record) })
+			r.bytes -= len(s.command.Body)
+			s.command.Body = AppendBulk(nil, kept)
+			r.bytes += len(s.command.Body)
+		}
+	}
+}
+
+// outlives reports whether a revocation of the device came after a record.
+func outlives(lost []revocation, id tandem.DeviceID, record uint64) bool {
+	return slices.ContainsFunc(lost, func(v revocation) bool { return v.ID == id && record < v.Number })
 }
 
 // renameRevocations lets what was brought back stand in the directory as of this epoch: the next holder must not apply it

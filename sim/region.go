@@ -251,4 +251,5 @@ func (d driven) TailItems(ctx context.Context, epoch tandem.Epoch, fn func(failo
 var (
 	_ failover.Replica = driven{}
 	_ failover.Fetcher = driven{}
+	_ failover.Chained = driven{}
 )

@@ -68,6 +68,7 @@ func (c *changer) run() {
 			one.fate = refused
 		}
 		c.w.journal.mu.Unlock()
+		c.w.note("%s at %s: operation %d %q %s: position %s, %v", c.id, l.incarnation, one.op, one.tag, one.status, o.Position, err)
 	}
 }
 
