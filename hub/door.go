@@ -208,7 +208,7 @@ func (w doWaiter) Flush()                        {}
 func (d *Door) routeTo(region tandem.RegionName, epoch tandem.Epoch) {
 	d.mu.Lock()
 	d.to = route{region: region, epoch: epoch, progress: time.Now(), patience: firstPatience}
-	d.ring.rewind()
+	d.ring.rewind(false)
 	d.full.Store(false) // until the new holder says so
 	d.mu.Unlock()
 	d.poke()
@@ -231,7 +231,7 @@ func (d *Door) routeHere(epoch tandem.Epoch, mark DoorMark, at uint64, wake func
 	if lost := d.replica.lost.Load(); lost != nil {
 		d.ring.yieldTo(*lost)
 	}
-	d.ring.rewind()
+	d.ring.rewind(true)
 	d.full.Store(false)
 	d.told = d.told[:0]
 	for d.ring.decided <= mark.Applied && d.ring.decided < d.ring.next {
@@ -522,4 +522,11 @@ func hubSubject(hub tandem.HubID, verb string) string { return "hub." + string(h
 
 func doorSubject(hub tandem.HubID, door DoorID, verb string) string {
 	return "door." + string(hub) + "." + string(door) + "." + verb
+}
+
+// owes reports whether commands that were told by an earlier holder still have to be decided by the one here.
+func (d *Door) owes() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.to.local != nil && d.ring.sent < d.ring.next && d.ring.at(d.ring.sent).waiter == nil
 }

@@ -256,8 +256,11 @@ func (r *Replica) applyRevocations(ctx context.Context, w *writer) error {
 // yieldTo makes the changes of a device that a lost revocation came after into nothing. They were answered by the holder
 // that is gone, and are about to be sent again: after the revocation, which they would undo.
 func (r *ring) yieldTo(lost []revocation) {
-	for n := r.base; n < r.decided && len(lost) > 0; n++ {
+	for n := r.base; n < r.next && len(lost) > 0; n++ {
 		s := r.at(n)
+		if s.waiter != nil {
+			continue
+		}
 		switch s.command.Op {
 		case OpDeviceCreate, OpDeviceUpdate, OpDevicePut, OpDeviceDelete:
 			s.refused = s.refused || outlives(lost, s.command.Device, s.record)

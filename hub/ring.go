@@ -56,11 +56,15 @@ func (r *ring) grow() {
 // rewind hands everything that is still kept over again, to another holder: what the last one decided counts as
 // undecided until this one has it too. Nobody is told twice, since told slots have no waiter. What was told stays true
 // as far as it can: what was refused becomes a command of which nothing comes, and what was applied was sent by a session
-// that was the newest then.
-func (r *ring) rewind() {
-	for n := r.base; n < r.decided; n++ {
+// that was the newest then. Changes of devices that were told are sent again only to a holder here, which decides them
+// before anything newer; in another region they could undo what was changed since.
+func (r *ring) rewind(here bool) {
+	for n := r.base; n < r.next; n++ {
 		s := r.at(n)
-		if s.refused {
+		if s.waiter != nil {
+			continue
+		}
+		if s.refused || !here && s.command.changesDevices() {
 			r.bytes -= len(s.command.Body)
 			s.command = Command{}
 		}
@@ -68,6 +72,9 @@ func (r *ring) rewind() {
 	}
 	r.decided, r.sent = r.base, r.base
 }
+
+// changesDevices reports whether a command changes identities.
+func (c *Command) changesDevices() bool { return c.Op >= OpDeviceCreate && c.Op <= OpBulk }
 
 // restart hands numbers from n on over again, but none that is decided.
 func (r *ring) restart(n uint64) { r.sent = min(max(n, r.decided), r.next) }

@@ -294,6 +294,9 @@ func (w *writer) gather() {
 	w.mu.Lock()
 	order := w.order
 	w.mu.Unlock()
+	if w.r.door.owes() { // before anything newer from elsewhere
+		order = order[:1]
+	}
 	w.turn++
 	for i := range order {
 		if len(w.groups) == reservedEntries-2 {
