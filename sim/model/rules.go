@@ -290,6 +290,9 @@ func claim(c *Config, s State, r Region) (State, bool) {
 		}
 		s.inSync = false
 	}
+	if whole && c.Mode != Async {
+		s.inSync = true // the region that closed has all of it
+	}
 	if s.op == p.op {
 		s.endOperation()
 	}
@@ -339,6 +342,9 @@ func goOn(c *Config, s State, r Region) (State, bool) {
 	}
 	if n.role == Closed && s.op != 0 && s.opEpoch == n.epoch {
 		s.endOperation()
+	}
+	if !mine {
+		s.inSync = false
 	}
 	s.newEpoch(r, kind, c.Opening != OpenLater)
 	return s, true
