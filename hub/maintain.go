@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"tandem"
 	"tandem/pairlog"
 )
 
@@ -17,6 +18,7 @@ type upkeep struct {
 	notAgain time.Duration // Clock.Boot before which a snapshot that failed is not tried again
 	trim     trimming
 	tails    time.Duration // Clock.Boot of the last look at the tails
+	tailsIn  tandem.Epoch  // under which pen they were looked at last: a move leaves new ones
 }
 
 // apply folds a record and counts what it changed.
@@ -80,7 +82,7 @@ func (r *Replica) maintain(ctx context.Context) {
 			r.askTrim(ctx, w)
 		}
 		r.obeyTrim(ctx, pen)
-		r.dropTails(ctx)
+		r.dropTails(ctx, pen.Epoch)
 		r.forgetReseed()
 	}
 }

@@ -248,12 +248,12 @@ type tailSeen struct {
 }
 
 // dropTails removes tails whose time is over.
-func (r *Replica) dropTails(ctx context.Context) {
+func (r *Replica) dropTails(ctx context.Context, epoch tandem.Epoch) {
 	u, now := &r.o.Upkeep, r.o.Clock.Boot()
-	if now-r.keep.tails < min(u.TailsFor/10, time.Minute) {
+	if epoch == r.keep.tailsIn && now-r.keep.tails < min(u.TailsFor/10, time.Minute) {
 		return
 	}
-	r.keep.tails = now
+	r.keep.tails, r.keep.tailsIn = now, epoch
 	if err := r.dropOldTails(ctx); err != nil && ctx.Err() == nil {
 		r.o.Logger.Warn("tails not looked after", "hub", r.o.Info.Name, "error", err)
 	}

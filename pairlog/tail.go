@@ -58,6 +58,16 @@ func (l *Log) tailSpans(epoch tandem.Epoch) []span {
 
 // Tails lists what this region holds beyond the forks of the chain, by epoch.
 func (l *Log) Tails(ctx context.Context) ([]Tail, error) {
+	tails, err := l.tails(ctx)
+	if !errors.Is(err, ErrNoSegment) {
+		return tails, err
+	}
+	l.op.Lock() // a segment went meanwhile: look again when whoever removes it is done
+	defer l.op.Unlock()
+	return l.tails(ctx)
+}
+
+func (l *Log) tails(ctx context.Context) ([]Tail, error) {
 	l.mu.RLock()
 	spans := l.tailSpans(0)
 	l.mu.RUnlock()
